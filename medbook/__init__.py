@@ -1,0 +1,14 @@
+"""Deep learning for medical image diagnosis: a book that runs and a library that reads like a book.
+
+Importing `medbook` loads nothing heavy: each part, and Keras behind it, loads when it is first used.
+"""
+import lazy_loader as _lazy
+
+_load, __dir__, __all__ = _lazy.attach(__name__, submodules=["images", "evaluation", "training", "cli"])
+
+
+def __getattr__(name):
+    if name == "__version__":
+        from importlib.metadata import version
+        return version("medbook")
+    return _load(name)

@@ -1,0 +1,8 @@
+"""Part 4, Keras models and how they are fitted."""
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach(
+    __name__,
+    submodules=["cnn", "fitting"],
+    submod_attrs={"cnn": ["build_cnn", "ARCHITECTURES"], "fitting": ["fit", "Run"]},
+)

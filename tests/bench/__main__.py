@@ -1,0 +1,29 @@
+"""Run every benchmark and write BENCHMARKS.md: `python -m tests.bench [MODULE ...]`."""
+import importlib
+import os
+import pkgutil
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import tests.bench as bench
+
+
+def main(names):
+    chosen = names or [module.name for module in pkgutil.iter_modules(bench.__path__) if module.name != "__main__"]
+    lines = ["# Benchmarks", "", "Ratios measured in one run by `make bench`; a ratio above 1 means that medbook is faster.", "",
+             f"Python {platform.python_version()}, TensorFlow {version('tensorflow')}, Keras {version('keras')}, "
+             f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores.", "",
+             "| comparison | medbook | other | ratio | target | met |", "|---|---:|---:|---:|---|---|"]
+    for name in chosen:
+        for row in importlib.import_module(f"tests.bench.{name}").rows():
+            line = f"| {row.what} | {row.ours:.4g} | {row.theirs:.4g} | {row.ratio:.2f} | {row.target} | {'yes' if row.met else '**no**'} |"
+            print(line, flush=True)
+            lines.append(line)
+    if not names:
+        Path("BENCHMARKS.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
