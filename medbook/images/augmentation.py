@@ -98,9 +98,9 @@ def warp(images, matrices, *, interpolation="bilinear", fill_mode="constant"):
 
 # %% ../../nbs/1_images/14_augmentation.ipynb #8c658103
 def _corners(boxes):
-    """The x and the y of the four corners, each (N, K, 4), of boxes (N, K, 4) as `(x0, y0, x1, y1)`, as places of pixel centres."""
+    """The x and the y of the four corners, each (N, K, 4), of boxes (N, K, 4) as (top, left, bottom, right), as places of pixel centres."""
     places = ops.cast(boxes, "float32") - 0.5
-    return ops.take(places, [0, 2, 2, 0], axis=-1), ops.take(places, [1, 1, 3, 3], axis=-1)
+    return ops.take(places, [1, 3, 3, 1], axis=-1), ops.take(places, [0, 0, 2, 2], axis=-1)
 
 # %% ../../nbs/1_images/14_augmentation.ipynb #d2719fc5
 def move_boxes(boxes, matrices, shape):
@@ -108,7 +108,7 @@ def move_boxes(boxes, matrices, shape):
 
     Parameters
     ----------
-    boxes : (N, K, 4) as `(x0, y0, x1, y1)` in pixels, half open: columns x0 <= x < x1, rows y0 <= y < y1.
+    boxes : (N, K, 4) as (top, left, bottom, right) in pixels, half open: rows top <= i < bottom, columns left <= j < right.
     matrices : (N, 3, 3) as from `affine_matrix`.
     shape : (height, width, ...) of the image, to which the moved boxes are clipped.
 
@@ -121,15 +121,15 @@ def move_boxes(boxes, matrices, shape):
     m = ops.cast(matrices, "float32")[:, :2, :, None, None]          # (N, 2, 3, 1, 1)
     new_x = ops.clip(m[:, 0, 0] * x + m[:, 0, 1] * y + m[:, 0, 2] + 0.5, 0, shape[1])
     new_y = ops.clip(m[:, 1, 0] * x + m[:, 1, 1] * y + m[:, 1, 2] + 0.5, 0, shape[0])
-    return ops.stack([ops.min(new_x, -1), ops.min(new_y, -1), ops.max(new_x, -1), ops.max(new_y, -1)], axis=-1)
+    return ops.stack([ops.min(new_y, -1), ops.min(new_x, -1), ops.max(new_y, -1), ops.max(new_x, -1)], axis=-1)
 
 # %% ../../nbs/1_images/14_augmentation.ipynb #2ae60fc9
 def mask_box(mask):
-    """The tight box `(x0, y0, x1, y1)`, half open, int64, around the non-zero pixels of a mask (H, W); zeros if there are none."""
+    """The tight box (top, left, bottom, right), half open, int64, around the non-zero pixels of a mask (H, W); zeros if there are none."""
     rows, columns = np.nonzero(np.asarray(mask))
     if not len(rows):
         return np.zeros(4, np.int64)
-    return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], np.int64)
+    return np.array([rows.min(), columns.min(), rows.max() + 1, columns.max() + 1], np.int64)
 
 # %% ../../nbs/1_images/14_augmentation.ipynb #7804389f
 def transform_together(image, matrix, *, mask=None, boxes=None, fill_mode="constant"):
@@ -140,7 +140,7 @@ def transform_together(image, matrix, *, mask=None, boxes=None, fill_mode="const
     image : (H, W) or (H, W, C).
     matrix : (3, 3) from `affine_matrix`.
     mask : (H, W) labels or None; moved by the nearest pixel, so that no label is invented.
-    boxes : (K, 4) `(x0, y0, x1, y1)` half open, or None.
+    boxes : (K, 4) as (top, left, bottom, right), half open, or None.
     fill_mode : what lies outside the image; see `warp`.
 
     Returns
