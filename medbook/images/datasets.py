@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SPLITS', 'ABSENT', 'SPLIT_NAMES', 'BROKEN', 'KEYS', 'PICTURES', 'DICOM', 'MISSING', 'DataError', 'allocate',
            'split_rows', 'class_shares', 'split_groups', 'split', 'link', 'shared_patients', 'Card', 'read_card',
-           'cards', 'card_table', 'counts_table', 'no_problems', 'Dataset', 'digest', 'show', 'write_npz',
-           'pixel_hashes', 'order_classes', 'encode_names', 'encode_numbers', 'encode_many', 'encode',
+           'cards', 'card_table', 'cards_markdown', 'counts_table', 'no_problems', 'Dataset', 'digest', 'show',
+           'write_npz', 'pixel_hashes', 'order_classes', 'encode_names', 'encode_numbers', 'encode_many', 'encode',
            'complete_splits', 'check_patients', 'twins', 'assemble', 'open_npz', 'read_array', 'as_images',
            'read_splits', 'normal_splits', 'resize_all', 'pair', 'from_arrays', 'read_npz', 'from_npz', 'is_dicom',
            'scale_pixels', 'read_pixels', 'ImageFiles', 'look_at', 'peek_at', 'survey', 'common_size', 'blank_patients',
@@ -201,6 +201,21 @@ def card_table():
              "task": card.task, "licence": card.licence, "symmetry": card.symmetry} for card in cards().values()]
     return pd.DataFrame(rows).set_index("name")
 
+# %% ../../nbs/1_images/15_datasets.ipynb #c6774380
+def cards_markdown():
+    """The cards as one page of Markdown: what stands in `data/README.md`."""
+    lines = ["# Data cards", "", "Made from `medbook/images/cards/*.toml` by `medbook.images.datasets.cards_markdown()`: change those."]
+    for card in cards().values():
+        shape = " × ".join(map(str, card.shape))
+        lines += ["", f"## {card.name}", "", f"**{card.title}.** {card.task}, {shape}; licence {card.licence}; symmetry {card.symmetry}."]
+        lines += ["", f"- Classes: {'; '.join(f'{label} {name}' for label, name in enumerate(card.classes))}"]
+        lines += [f"- Images: {', '.join(f'{name} {count}' for name, count in card.counts.items())}"] if card.counts else []
+        lines += [f"- Source: {card.source}", f"- Cite: {card.citation}"]
+        lines += [f"- MD5 ({side} × {side}): `{known['md5']}`" for side, known in card.files.items()]
+        lines += [f"- SHA-256 (`{card.file}`): `{card.sha256}`"] if card.sha256 else []
+        lines += [f"- {note}" for note in card.notes]
+    return "\n".join(lines) + "\n"
+
 # %% ../../nbs/1_images/15_datasets.ipynb #258b1e01
 def counts_table(labels, classes, splits):
     """Images a class (row) and split (column), with totals. Multi-label (n, L): images with that label, and those with none."""
@@ -335,9 +350,9 @@ def write_npz(dataset, path):
     path = Path(path)
     arrays = {"labels": dataset.labels, "splits": dataset.splits, "ids": dataset.ids, "classes": np.array(dataset.classes)}
     arrays |= {} if dataset.patients is None else {"patients": dataset.patients}
-    handle, part = tempfile.mkstemp(suffix=".part", dir=path.parent)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with os.fdopen(handle, "wb") as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, array in arrays.items():
                 with archive.open(name + ".npy", "w") as member:
                     np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
@@ -347,7 +362,7 @@ def write_npz(dataset, path):
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror or error})") from None
     finally:
-        Path(part).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
     return path
 
 # %% ../../nbs/1_images/15_datasets.ipynb #f879d81c
@@ -383,7 +398,7 @@ def encode_names(names, classes=None, *, where="labels"):
     classes = [str(name) for name in classes] if classes is not None and len(classes) else order_classes(names)
     unknown = np.flatnonzero(~np.isin(names, classes))
     if len(unknown):
-        raise DataError(f"{where}: unknown label {names[unknown[0]]!r} in row {unknown[0]}; the classes are {', '.join(classes)}")
+        raise DataError(f"{where}: unknown label {str(names[unknown[0]])!r} in row {unknown[0]}; the classes are {', '.join(classes)}")
     position = {name: label for label, name in enumerate(classes)}
     return np.array([position[name] for name in names], np.int64), classes
 
@@ -586,7 +601,7 @@ def read_splits(archive, path):
 def normal_splits(splits, where):
     """Split names (n,) as "train" | "valid" | "test", from words such as val, Validation, testing. `DataError` for other words."""
     words = np.char.lower(np.char.strip(np.asarray(splits).astype(str)))
-    unknown = sorted(set(words) - set(SPLIT_NAMES))
+    unknown = sorted(set(words.tolist()) - set(SPLIT_NAMES))
     if unknown:
         raise DataError(f"{where}: unknown split {unknown[0]!r}; write train, valid or test in every row, or leave the splits out")
     return np.array([SPLIT_NAMES[word] for word in words])
@@ -834,7 +849,8 @@ def from_files(rows, *, where, name, size=None, classes=None, fit="stretch", win
         raise DataError(f"{where}: unknown label {odd.label!r} of {odd.id}; the classes are {', '.join(map(str, classes))}")
     facts = survey(rows.path, check=check, window=window, progress=progress)
     bad = (facts.error != "").to_numpy()
-    wrong = pd.DataFrame({"file": rows.id[bad].to_numpy(), "error": facts.error[bad].to_numpy()})
+    errors = [error.removeprefix(f"{path}: ") for path, error in zip(rows.path[bad], facts.error[bad], strict=True)]
+    wrong = pd.DataFrame({"file": rows.id[bad].to_numpy(), "error": errors})
     problems = pd.concat([no_problems(), pd.DataFrame(list(problems), columns=["file", "error"]), wrong], ignore_index=True)
     rows, facts = rows[~bad].reset_index(drop=True), facts[~bad].reset_index(drop=True)
     if rows.empty:
@@ -844,7 +860,7 @@ def from_files(rows, *, where, name, size=None, classes=None, fit="stretch", win
     own, note = common_size(facts)
     images = ImageFiles(rows.path, own if size is None else size, int(facts.channels.max()), window=window, fit=fit)
     splits = normal_splits(rows.split, where) if "split" in rows else None
-    return assemble(images, rows.label.to_numpy(str), card=Card(name, source=str(where)).noted("" if size else note), classes=classes,
+    return assemble(images, rows.label.to_numpy(str), card=Card(name, source=Path(where).name).noted("" if size else note), classes=classes,
                     patients=patients, splits=splits, ids=rows.id, hashes=facts.hash if check else None, problems=problems,
                     where=where, **options)
 
@@ -917,10 +933,14 @@ def read_table(path):
             continue
     head = text.lstrip().split("\n", 1)[0]
     try:
-        table = pd.read_csv(StringIO(text), sep=max(",;\t|", key=head.count), dtype=str, keep_default_na=False, skipinitialspace=True)
+        table = pd.read_csv(StringIO(text), sep=max(",;\t|", key=head.count), header=None, dtype=str, keep_default_na=False)
     except ValueError as error:
-        raise DataError(f"{path}: not a table with the same cells in every row ({error})") from None
-    return table.rename(columns=str.strip).apply(lambda column: column.str.strip())
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: not a table with the same cells in every row ({reason})") from None
+    table = table.fillna("").apply(lambda column: column.str.strip())
+    if len(table) < 2:
+        raise DataError(f"{path}: a heading and no rows; write a row for each image")
+    return table[1:].set_axis(table.iloc[0].tolist(), axis=1).reset_index(drop=True)
 
 # %% ../../nbs/1_images/15_datasets.ipynb #ed74444d
 MISSING = {"", "nan", "na", "n/a", "null"}
@@ -942,7 +962,7 @@ def table_rows(path, table, *, image="image", label="label", patient="patient", 
               "no such file": ~rows.path.map(os.path.isfile)}
     error = np.select([fault.to_numpy() for fault in faults.values()], list(faults), default="")
     bad = error != ""
-    problems = [(name or f"row {row + 2}", text) for row, name, text in zip(rows.index[bad], rows.id[bad], error[bad], strict=True)]
+    problems = [(name or f"row {row + 2}", str(text)) for row, name, text in zip(rows.index[bad], rows.id[bad], error[bad], strict=True)]
     return rows[~bad].reset_index(drop=True), problems
 
 # %% ../../nbs/1_images/15_datasets.ipynb #8b02b9d7
@@ -1053,7 +1073,9 @@ def load_card(card, *, size=None, **options):
         return replace(dataset, card=replace(dataset.card, name=card.name, title=card.title, licence=card.licence, source=card.source,
                                              citation=card.citation, symmetry=card.symmetry).noted(*card.notes))
     path = fetch(card, size)
-    return _call(partial(from_npz, card=card.noted(hash_note(path, card))), path, {"size": size, **options})
+    dataset = _call(partial(from_npz, card=card.noted(hash_note(path, card))), path, {"size": size, **options})
+    changed = card.counts and dataset.card.counts != card.counts
+    return replace(dataset, card=dataset.card.noted("The file holds other counts than the published one." if changed else ""))
 
 # %% ../../nbs/1_images/15_datasets.ipynb #224cdd7d
 def locate(name):
@@ -1096,7 +1118,8 @@ def load(name_or_path, *, size=None, **options):
     path, options = locate(name_or_path), {"size": size, **options}
     if path.is_dir():
         return _call(from_table, path / "labels.csv", options) if (path / "labels.csv").is_file() else _call(from_folder, path, options)
-    readers = {".npz": from_npz, ".csv": from_table, ".tsv": from_table, ".txt": from_table}
+    mine = known.get(path.stem.split("_")[0]) if path.suffix.lower() == ".npz" else None
+    readers = {".npz": partial(from_npz, card=mine), ".csv": from_table, ".tsv": from_table, ".txt": from_table}
     if path.suffix.lower() not in readers:
         raise DataError(f"{path}: not a .npz, a CSV table or a folder; put single images into a folder for each class and name that")
     return _call(readers[path.suffix.lower()], path, options)
