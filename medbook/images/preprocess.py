@@ -60,7 +60,7 @@ def _decode(path, data):
         with Image.open(io.BytesIO(data)) as header:
             grey, kind, frames = header.mode in GREY_MODES, header.format, getattr(header, "n_frames", 1)
             inverted = kind == "TIFF" and header.tag_v2.get(262) == 0
-            if frames == 1 and kind not in ("PNG", "TIFF"):
+            if kind == "MPO" or (frames == 1 and kind not in ("PNG", "TIFF")):      # MPO: a telephone's JPEG with its preview
                 return np.array(ImageOps.exif_transpose(header).convert("L" if grey else "RGB"))
     except Image.DecompressionBombError:
         raise ImageError(f"{path}: more pixels than a picture should have; save a smaller copy") from None
