@@ -1,0 +1,501 @@
+"""The report's contracts: what `evaluate` counts, refuses, draws and writes."""
+import errno
+import json
+import math
+import os
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as reference
+
+from medbook.evaluation import intervals, report
+from medbook.evaluation.report import evaluate
+
+FAST = {"resamples": 200}
+BINARY = ["auc", "average_precision", "accuracy (largest score)", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv",
+          "npv", "f1", "mcc", "prevalence"]
+
+
+def two_classes(n=300, seed=0, prevalence=0.3):
+    rng = np.random.default_rng(seed)
+    y = (rng.random(n) < prevalence).astype(int)
+    y[:2] = [0, 1]
+    return y, 1 / (1 + np.exp(-(rng.normal(size=n) + 2 * y - 1.5)))
+
+
+def several_classes(n=300, seed=0, share=(0.7, 0.2, 0.1)):
+    rng = np.random.default_rng(seed)
+    y = rng.choice(len(share), n, p=share)
+    scores = np.exp(rng.normal(size=(n, len(share))) + 2 * np.eye(len(share))[y])
+    return y, scores / scores.sum(1, keepdims=True)
+
+
+def several_labels(n=200, seed=0):
+    rng = np.random.default_rng(seed)
+    y = (rng.random((n, 3)) < [0.5, 0.2, 0.1]).astype(int)
+    return y, 1 / (1 + np.exp(-(rng.normal(size=y.shape) + 2 * y - 1)))
+
+
+EXAMPLES = {"binary": two_classes, "multi-class": several_classes, "multi-label": several_labels}
+
+
+# ---- the table
+
+def test_binary_table_agrees_with_scikit_learn():
+    y, score = two_classes()
+    table = evaluate(y, score, threshold=0.3, **FAST).table.set_index("metric")
+    call = score >= 0.3
+    expected = {
+        "auc": reference.roc_auc_score(y, score), "average_precision": reference.average_precision_score(y, score),
+        "accuracy (largest score)": reference.accuracy_score(y, score > 0.5), "accuracy": reference.accuracy_score(y, call),
+        "balanced_accuracy": reference.balanced_accuracy_score(y, call), "sensitivity": reference.recall_score(y, call),
+        "specificity": reference.recall_score(1 - y, ~call), "ppv": reference.precision_score(y, call),
+        "npv": reference.precision_score(1 - y, ~call), "f1": reference.f1_score(y, call), "mcc": reference.matthews_corrcoef(y, call),
+        "prevalence": y.mean(),
+    }
+    assert list(table.index) == BINARY
+    for name, value in expected.items():
+        assert table.value[name] == pytest.approx(value, abs=1e-12), name
+    assert (table.low < table.value).all() and (table.value < table.high).all()
+    assert table.n["sensitivity"] == y.sum() and table.n["ppv"] == call.sum() and table.n["auc"] == len(y)
+
+
+def test_multi_class_table_agrees_with_scikit_learn():
+    y, score = several_classes()
+    result = evaluate(y, score, classes=["red", "white", "platelet"], **FAST)
+    call = score.argmax(1)
+    assert result["auc"].value == pytest.approx(reference.roc_auc_score(y, score, multi_class="ovr", average="macro"))
+    assert result["accuracy (largest score)"].value == (call == y).mean()
+    assert result["balanced_accuracy"].value == pytest.approx(reference.balanced_accuracy_score(y, call))
+    assert result["f1"].value == pytest.approx(reference.f1_score(y, call, average="macro"))
+    assert [result[f"recall ({name})"].value for name in result.classes] == pytest.approx(reference.recall_score(y, call, average=None))
+    assert result["auc (platelet)"].value == pytest.approx(reference.roc_auc_score(y == 2, score[:, 2]))
+    assert result["recall (white)"].method == "Wilson" and result["recall (white)"].n == (y == 1).sum()
+
+
+def test_multi_label_table_agrees_with_scikit_learn():
+    y, score = several_labels()
+    result = evaluate(y, score, classes=["nodule", "effusion", "mass"], threshold=0.4, **FAST)
+    assert result["auc"].value == pytest.approx(reference.roc_auc_score(y, score, average="macro"))
+    assert result["accuracy"].value == pytest.approx(((score >= 0.4) == y).mean())
+    assert result["accuracy (all labels right)"].value == pytest.approx(reference.accuracy_score(y, score >= 0.4))
+    assert result["recall (mass)"].value == pytest.approx(reference.recall_score(y[:, 2], score[:, 2] >= 0.4))
+
+
+def test_one_column_and_two_columns_of_scores_mean_the_same():
+    y, score = two_classes()
+    one, two = (evaluate(y, s, **FAST).table for s in (score, np.stack([1 - score, score], axis=1)))
+    pd.testing.assert_frame_equal(one, two)
+
+
+def test_the_largest_score_ignores_the_threshold_and_gives_a_tie_to_the_first_class():
+    y, score = np.array([0, 1, 1, 0]), np.array([0.5, 0.6, 0.4, 0.1])
+    result = evaluate(y, score, threshold=0.35, **FAST)
+    assert result["accuracy (largest score)"].value == 0.75
+    assert result["accuracy"].value == 0.75 and result["sensitivity"].value == 1 and result["specificity"].value == 0.5
+
+
+def test_intervals_are_wilsons_and_the_auc_intervals():
+    y, score = two_classes()
+    result = evaluate(y, score, confidence=0.9, **FAST)
+    hits = int(((score >= 0.5) & (y == 1)).sum())
+    assert tuple(result["sensitivity"][1:4]) == pytest.approx(intervals.wilson(hits, int(y.sum()), 0.9))
+    assert tuple(result["auc"][1:4]) == pytest.approx(intervals.auc_interval(y, score, confidence=0.9))
+    assert result["f1"].method == "bootstrap" and result["sensitivity"].method == "Wilson" and "DeLong" in result["auc"].method
+
+
+def test_several_images_a_patient_are_redrawn_by_patient_and_widen_the_intervals():
+    y, score = two_classes(60, seed=1)
+    y, score, patients = np.repeat(y, 8), np.repeat(score, 8), np.repeat(np.arange(60), 8)
+    alone, together = evaluate(y, score, **FAST), evaluate(y, score, patients=patients, **FAST)
+    assert {row.method for row in together.table.itertuples() if row.metric != "auc"} == {"bootstrap by patient"}
+    assert together["auc"].method == "logit-DeLong by patient"
+    for name in ("auc", "accuracy", "sensitivity"):
+        wide, narrow = together[name], alone[name]
+        assert wide.value == narrow.value
+        assert wide.high - wide.low > 1.8 * (narrow.high - narrow.low), name   # eight alike images: sqrt(8) = 2.8 times wider
+
+
+def test_one_image_a_patient_is_the_same_as_no_patients():
+    y, score = two_classes()
+    pd.testing.assert_frame_equal(evaluate(y, score, patients=np.arange(len(y)), **FAST).table, evaluate(y, score, **FAST).table)
+
+
+def test_nothing_wrong_in_a_few_patients_still_leaves_doubt():
+    y, score, patients = np.repeat([0, 1], 20), np.repeat([0.1, 0.9], 20), np.repeat(np.arange(8), 5)
+    result = evaluate(y, score, patients=patients, **FAST)
+    row = result["sensitivity"]
+    assert row.value == 1 and row.low == pytest.approx(intervals.wilson(4, 4)[1]) and "Wilson over patients" in row.method
+    for row in result.table.itertuples():
+        assert math.isnan(row.low) or row.low < row.high, row.metric
+
+
+def test_no_interval_has_zero_width_when_everything_is_right():
+    y = np.repeat([0, 1], 15)
+    for row in evaluate(y, y * 0.8 + 0.1, **FAST).table.itertuples():
+        assert math.isnan(row.low) or (row.low < row.high <= 1), row.metric
+
+
+@pytest.mark.parametrize("label, missing", [(0, ["auc", "average_precision", "balanced_accuracy", "sensitivity", "ppv"]),
+                                            (1, ["auc", "balanced_accuracy", "specificity", "ppv"])])
+def test_one_class_only_gives_nan_with_a_reason(label, missing):
+    result = evaluate(np.full(20, label), np.full(20, 0.2), **FAST)
+    for name in missing:
+        assert math.isnan(result[name].value) and math.isnan(result[name].low) and result[name].method.startswith("undefined: "), name
+    assert result["accuracy"].value == 1 - label
+
+
+def test_a_class_without_cases_is_said_not_counted():
+    y, score = several_classes()
+    result = evaluate(np.minimum(y, 1), score, classes=["a", "b", "absent"], **FAST)
+    assert math.isnan(result["recall (absent)"].value) and result["recall (absent)"].method == "undefined: no case of absent"
+    assert math.isnan(result["auc (absent)"].value) and math.isnan(result["auc"].value)
+
+
+def test_same_seed_same_table_other_seed_other_bounds():
+    y, score = two_classes()
+    first, again, other = (evaluate(y, score, seed=seed, **FAST).table for seed in (0, 0, 1))
+    pd.testing.assert_frame_equal(first, again)
+    assert (first.value == other.value).all() and not first.low.equals(other.low)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 1), st.sampled_from([0.0, 0.1, 0.5, 0.7, 1.0])), min_size=1, max_size=30), st.floats(0, 1))
+def test_any_small_study_has_a_table_with_ordered_bounds(rows, threshold):
+    y, score = map(np.array, zip(*rows, strict=True))
+    table = evaluate(y, score, threshold=threshold, resamples=20).table
+    assert list(table.metric) == BINARY
+    known = table.dropna()
+    bottom = np.where(known.metric == "mcc", -1, 0)
+    assert (known.low < known.high).all() and (known.low >= bottom).all() and (known.high <= 1).all()
+    assert table[table.value.isna()].method.str.startswith("undefined: ").all()
+    assert table[table.value.notna() & table.low.isna()].method.str.contains("no interval").all()
+
+
+# ---- bad input
+
+Y, S = two_classes(20)
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"y_true": []}, "at least one"),
+    ({"y_true": ["a"] * 20}, "y_true holds"),
+    ({"y_true": Y + 0.5}, "whole numbers"),
+    ({"y_true": Y - 1}, "whole numbers"),
+    ({"y_true": np.where(Y, np.nan, 0.0)}, "y_true of shape"),
+    ({"y_true": Y + 1}, "label 2"),
+    ({"y_score": S[:-1]}, "(20,)"),
+    ({"y_score": np.where(Y, np.nan, S)}, "NaN or infinite"),
+    ({"y_score": np.where(Y, np.inf, S)}, "NaN or infinite"),
+    ({"y_score": S * 7}, "from 0 to 1"),
+    ({"y_score": ["high"] * 20}, "y_score holds"),
+    ({"y_score": np.zeros((20, 2, 2))}, "shape"),
+    ({"y_score": np.stack([S, S], 1)}, "sum to"),
+    ({"y_true": np.zeros((20, 3), int)}, "many labels"),
+    ({"classes": ["only one"]}, "2 different names"),
+    ({"classes": ["same", "same"]}, "2 different names"),
+    ({"patients": ["P1"]}, "patients has 1 names for 20 rows"),
+    ({"patients": [None] * 20}, "no name in 20 rows"),
+    ({"threshold": 1.5}, "threshold is 1.5"),
+    ({"threshold": math.nan}, "threshold is nan"),
+    ({"confidence": 95}, "confidence"),
+    ({"resamples": 0}, "resamples"),
+    ({"y_score": np.full((20, 3), 1 / 3), "threshold": 0.4}, "largest score"),
+])
+def test_bad_input_is_one_clear_line(change, words):
+    with pytest.raises(ValueError, match=re.escape(words)) as caught:
+        evaluate(**{"y_true": Y, "y_score": S} | change)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_metric_or_figure_names_the_known_ones():
+    result = evaluate(Y, S, **FAST)
+    with pytest.raises(ValueError, match="roc, pr, confusion, reliability, recall"):
+        result.plot("sankey")
+    with pytest.raises(KeyError, match="average_precision"):
+        result["no such"]
+
+
+# ---- tables of predictions
+
+def predictions(n=200, seed=0):
+    y, score = two_classes(n, seed)
+    return pd.DataFrame({"id": [f"i{k}" for k in range(n)], "patient": [f"P{k // 2}" for k in range(n)],
+                         "split": np.where(np.arange(n) % 4 < 2, "valid", "test"), "y_true": y, "score_no": 1 - score, "score_yes": score})
+
+
+def test_a_table_is_judged_on_test_with_the_threshold_from_valid():
+    table = predictions()
+    result, notes = report.evaluate_table(table, **FAST)
+    test, valid = (table[table.split == name] for name in ("test", "valid"))
+    assert result.classes == ["no", "yes"] and len(result) == len(test) and result.clustered
+    assert result.threshold == report.choose_threshold(valid.y_true, valid.score_yes)
+    assert f"chosen on the {len(valid)} valid images" in " ".join(notes)
+    shuffled = table.assign(y_true=np.where(table.split == "test", 1 - table.y_true, table.y_true))
+    assert report.evaluate_table(shuffled, **FAST)[0].threshold == result.threshold
+
+
+def test_the_threshold_is_half_where_there_are_no_other_cases_to_choose_it_on():
+    table = predictions()
+    for rows, split in ((table, "valid"), (table.drop(columns="split"), None), (table[table.split == "test"], None)):
+        result, notes = report.evaluate_table(rows, split=split, **FAST)
+        assert result.threshold == 0.5 and "0.5" in " ".join(notes)
+    assert report.evaluate_table(table, threshold=0.3, **FAST)[0].threshold == 0.3
+
+
+def test_another_prevalence_in_valid_is_told():
+    table = predictions()
+    more = pd.concat([table, *[table[(table.split == "valid") & (table.y_true == 1)]] * 3])
+    assert any("prevalence" in note for note in report.evaluate_table(more, **FAST)[1])
+
+
+def test_a_patient_column_that_repeats_the_id_names_nobody():
+    table = predictions()
+    assert report.evaluate_table(table.assign(patient=table.id), **FAST)[0].patients is None
+
+
+def test_tables_of_every_shape_read_back(tmp_path):
+    y, score = several_classes()
+    many = pd.DataFrame({"y_true": np.array(["red", "white", "plate"])[y]} | {f"score_{name}": score[:, k] for k, name in
+                                                                           enumerate(["red", "white", "plate"])})
+    labels, marks = several_labels()
+    several = pd.DataFrame({f"y_true_{k}": labels[:, k] for k in range(3)} | {f"score_{k}": marks[:, k] for k in range(3)})
+    one = predictions().drop(columns="score_no").rename(columns={"score_yes": "score"})
+    for table, task in ((many, "multi-class"), (several, "multi-label"), (one, "binary"), (predictions(), "binary")):
+        table.to_csv(tmp_path / "p.csv", index=False)
+        result, _ = report.evaluate_table(report.read_predictions(tmp_path / "p.csv"), **FAST)
+        assert result.task == task
+    assert evaluate(y, score, **FAST)["auc"].value == pytest.approx(report.evaluate_table(many, **FAST)[0]["auc"].value)
+
+
+@pytest.mark.parametrize("text, words", [
+    ("", "empty"),
+    ("y_true,score\n", "no rows"),
+    ("truth,score\n0,0.1\n", "no column y_true; there are: truth, score"),
+    ("y_true,p\n0,0.1\n", "no column score_<class> or score"),
+    ("y_true,score\n0,0.1\n1,high\n", "column score holds 'high' in row 2"),
+    ("y_true,score\n0,0.1\n1,\n", "column score holds 'nan' in row 2"),
+    ("y_true,score\n0,inf\n", "column score holds 'inf' in row 1"),
+    ("y_true,score_a,score_b\na,0.9,0.1\nz,0.1,0.9\n", "y_true holds 'z' in row 2; a label is one of a, b, or their numbers"),
+    ("y_true,score\n,0.1\n", "y_true holds 'nan' in row 1"),
+    ("y_true,score\n0.5,0.1\n", "y_true holds '0.5' in row 1"),
+    ("y_true,score\n0,0.1\n1,2,3,4\n", "no CSV table"),
+])
+def test_a_faulty_table_is_named_with_its_row(tmp_path, text, words):
+    path = tmp_path / "p.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(words)) as caught:
+        report.read_predictions(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_missing_table_and_an_unknown_split_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no file .*none.csv"):
+        report.read_predictions(tmp_path / "none.csv")
+    with pytest.raises(ValueError, match="no row has split 'train'; there are: valid, test"):
+        report.evaluate_table(predictions(), split="train")
+    with pytest.raises(ValueError, match="no column split"):
+        report.evaluate_table(predictions().drop(columns="split"), split="test")
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 12)), min_size=2, max_size=25))
+def test_no_threshold_has_a_larger_youden_index_than_the_chosen_one(rows):
+    y, score = np.array([row[0] for row in rows]), np.array([row[1] for row in rows]) / 12
+    chosen = report.choose_threshold(y, score)
+    if y.min() == y.max():
+        assert math.isnan(chosen)
+        return
+
+    def youden(threshold):
+        return (score[y == 1] >= threshold).mean() - (score[y == 0] >= threshold).mean()
+    assert 0 <= chosen <= 1 and youden(chosen) == pytest.approx(max(map(youden, [*score, 2.0])))
+
+
+# ---- figures
+
+@pytest.mark.parametrize("task", EXAMPLES)
+@pytest.mark.parametrize("kind", report.PLOTS)
+def test_every_figure_of_every_task_draws_on_the_axes_it_is_given(task, kind):
+    from matplotlib.figure import Figure
+    ax = Figure().subplots()
+    result = evaluate(*EXAMPLES[task](), **FAST)
+    assert result.plot(kind, ax) is ax
+    assert ax.lines or ax.images or ax.collections
+
+
+def test_roc_curve_and_its_area_are_scikit_learns():
+    y, score = two_classes()
+    score = score.round(1)
+    from matplotlib.figure import Figure
+    result = evaluate(y, score, **FAST)
+    line = next(line for line in result.plot("roc", Figure().subplots()).lines if line.get_label().startswith("1 "))
+    fpr, tpr, _ = reference.roc_curve(y, score, drop_intermediate=False)
+    assert line.get_xdata() == pytest.approx(fpr) and line.get_ydata() == pytest.approx(tpr)
+    tp, fp = report._counts(y, score)
+    assert tp / y.sum() == pytest.approx(tpr[1:]) and fp / (1 - y).sum() == pytest.approx(fpr[1:])
+
+
+def test_bands_hold_their_curves():
+    from matplotlib.figure import Figure
+    result = evaluate(*two_classes(), **FAST)
+    for kind in ("roc", "pr"):
+        ax = result.plot(kind, Figure().subplots())
+        band = ax.collections[0].get_paths()[0].vertices
+        assert np.isfinite(band).all() and band.min() >= 0 and band.max() <= 1
+        assert np.ptp(band[:, 1]) > 0.3
+
+
+def test_confusion_counts_rows_true_columns_called():
+    y, score = several_classes()
+    result = evaluate(y, score, **FAST)
+    assert (report._confusion(result) == reference.confusion_matrix(y, score.argmax(1))).all()
+    y, score = several_labels()
+    counts = report._confusion(evaluate(y, score, **FAST)).reshape(-1, 2, 2)
+    expected = reference.multilabel_confusion_matrix(y, score >= 0.5)[:, ::-1, ::-1]   # ours: found, missed / false alarm, left alone
+    assert (counts == expected).all()
+
+
+def test_reliability_counts_every_score_once_and_wilsons_bars():
+    y, score = two_classes()
+    score[:2] = [0, 1]
+    table = report.reliability(evaluate(y, score, **FAST))
+    assert table.n.sum() == len(y) and (table.n * table.share).sum() == pytest.approx(y.sum())
+    inside = (score >= 0.9)
+    assert table.iloc[-1].n == inside.sum() and table.iloc[-1].share == pytest.approx(y[inside].mean())
+    assert table.iloc[-1][["low", "high"]].tolist() == pytest.approx(list(intervals.wilson(int(y[inside].sum()), int(inside.sum()))[1:]))
+
+
+def test_a_redraw_by_weights_is_the_curve_of_repeated_rows():
+    y, score = two_classes(40)
+    weights = np.random.default_rng(0).integers(1, 4, size=(5, 40)).astype(float)
+    grid = np.linspace(0.05, 1, 20)
+    for read in (report._sensitivity_at, report._precision_at):
+        together = report._curve(read, grid, y, score, weights)
+        for row, each in zip(together, weights.astype(int), strict=True):
+            assert row == pytest.approx(report._curve(read, grid, np.repeat(y, each), np.repeat(score, each)))
+    shares = report._bin_shares(5, y, score, weights)
+    for row, each in zip(shares, weights.astype(int), strict=True):
+        assert row == pytest.approx(report._bin_shares(5, np.repeat(y, each), np.repeat(score, each)), nan_ok=True)
+
+
+def test_mistakes_are_wrong_and_sorted_by_certainty():
+    y, score = two_classes()
+    rows = evaluate(y, score, classes=["no", "yes"], **FAST).mistakes(5)
+    assert len(rows) == 5 and (rows.true != rows.called).all()
+    assert (np.diff((rows.score - 0.5).abs()) <= 0).all()
+    assert ((score >= 0.5) != y).sum() >= 5 and (rows.score == score[rows.row]).all()
+
+
+# ---- files
+
+def test_json_keeps_every_digit_and_turns_nan_into_null(tmp_path):
+    y, score = two_classes()
+    result = evaluate(y, score, patients=np.arange(len(y)) // 2, classes=["no", "yes"], **FAST)
+    text = result.to_json(tmp_path / "report.json", settings={"lr": np.float32(0.5), "best": math.nan, "path": tmp_path}).read_text()
+    read = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert read["schema"] == "medbook.evaluation/1" and read["task"] == "binary" and read["classes"] == ["no", "yes"]
+    assert [row["value"] for row in read["metrics"]] == result.table.value.tolist()
+    assert read["settings"]["lr"] == 0.5 and read["settings"]["best"] is None
+    assert np.sum(read["confusion"]) == read["images"] == len(y) and read["patients"] == len(y) // 2
+    alone = json.loads(evaluate([0, 0], [0.1, 0.2], **FAST).to_json(tmp_path / "one.json").read_text())
+    assert alone["metrics"][0]["value"] is None
+
+
+def test_csv_reads_back_as_the_table(tmp_path):
+    result = evaluate(*two_classes(), **FAST)
+    pd.testing.assert_frame_equal(pd.read_csv(result.to_csv(tmp_path / "report.csv"), float_precision="round_trip"), result.table)
+
+
+@pytest.mark.parametrize("task", EXAMPLES)
+def test_html_escapes_what_users_write_and_asks_nothing_of_the_network(task, tmp_path):
+    y, score = EXAMPLES[task]()
+    evil = "<script>alert('x')</script>"
+    classes = [evil, "$x_1$ & \\frac", "third"][: 2 if task == "binary" else 3]
+    page = evaluate(y, score, classes=classes, **FAST).to_html(
+        tmp_path / "report.html", title=evil, notes=[evil], settings={evil: {evil: [evil]}}, images={evil: np.zeros((4, 4))},
+        history=pd.DataFrame({"epoch": [1, 2], "loss": [1.0, math.nan], "valid_loss": [1.0, 0.9], evil: [1, 2], "valid_" + evil: [1, 2]}),
+    ).read_text()
+    assert "<script" not in page and "&lt;script&gt;" in page
+    outside = [link for link in re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?([^\"')\s]+)", page) if not link.startswith(("data:", "#"))]
+    assert not outside and "http:" not in page and "https:" not in page
+    assert page.startswith("<!doctype html>") and '<html lang="en">' in page and "not for diagnosis" in page
+    assert page.count("<img") == page.count("alt=") == 7   # five figures, the learning curve, one image
+
+
+def test_html_shows_the_numbers_the_notes_and_what_is_left_to_the_authors(tmp_path):
+    y, score = two_classes()
+    result = evaluate(y, score, **FAST)
+    settings = {"split": "by patient", "model": {"name": "compact"}}
+    page = result.to_html(tmp_path / "r.html", notes="One sentence.", settings=settings).read_text()
+    assert f"{result['auc'].value:.3f}" in page and f"{result['auc'].low:.3f} to {result['auc'].high:.3f}" in page
+    assert "<li>One sentence.</li>" in page and "to be completed by the authors" in page
+    assert "split: by patient" in page and "model.name: compact" in page
+    assert "No patients were named" in page and "Learning curve" not in page
+
+
+def test_html_of_an_undefined_number_shows_a_dash_and_the_reason(tmp_path):
+    page = evaluate([0, 0, 0], [0.1, 0.2, 0.3], **FAST).to_html(tmp_path / "r.html").read_text()
+    assert "undefined: cases of one class only" in page and "nan" not in re.sub(r"data:[^\"]*", "", page).lower()
+
+
+def test_html_takes_odd_histories(tmp_path):
+    result = evaluate(Y, S, **FAST)
+    for columns in ({}, {"epoch": [1]}, {"loss": [0.5]}, {"epoch": [1], "val_loss": [0.3]}):
+        history = pd.DataFrame(columns)
+        page = result.to_html(tmp_path / "r.html", history=history).read_text()
+        assert ("Learning curve" in page) == ("loss" in " ".join(history.columns))
+
+
+@pytest.mark.parametrize("image", [np.zeros((3, 4), np.uint8), np.ones((3, 4, 1)), np.full((3, 4, 3), 0.5, np.float32),
+                                   np.full((3, 4), np.nan)])
+def test_images_become_png_of_their_own_size(image):
+    import base64
+    import io
+
+    from matplotlib.image import imread
+    source = report._png(image)
+    pixels = imread(io.BytesIO(base64.b64decode(source.removeprefix("data:image/png;base64,"))))
+    assert pixels.shape[:2] == (3, 4)
+    assert pixels[0, 0, 0] == pytest.approx(np.nan_to_num(image.astype(float)).ravel()[0], abs=0.003)
+
+
+def test_an_image_of_impossible_shape_is_named():
+    with pytest.raises(ValueError, match=r"images: an image has shape \(2, 2, 2\)"):
+        report._png(np.zeros((2, 2, 2)))
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    result = evaluate(Y, S, **FAST)
+    for write in (result.to_html, result.to_json, result.to_csv):
+        with pytest.raises(OSError, match="there is no folder .*nowhere") as caught:
+            write(tmp_path / "nowhere" / "file")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(OSError, match="it is a folder"):
+        result.to_csv(tmp_path)
+
+
+def test_a_full_disk_leaves_the_old_file_whole_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "report.csv"
+    path.write_text("old")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="cannot write .*report.csv: no space left on device; free some space") as caught:
+        evaluate(Y, S, **FAST).to_csv(path)
+    assert "\n" not in str(caught.value)
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["report.csv"]
+
+
+def test_import_is_light():
+    import subprocess
+    import sys
+    code = "import sys, medbook.evaluation.report as r; r.evaluate([0, 1], [.2, .8], resamples=5); print([m for m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for name in ("keras", "tensorflow", "matplotlib", "seaborn", "jinja2", "cv2", "skimage"):
+        assert f"'{name}'" not in loaded, name
