@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['wilson', 'IntervalWarning', 'bootstrap', 'midranks', 'placements', 'delong_variance', 'hanley_mcneil_variance',
-           'auc_interval']
+           'auc_method', 'auc_interval']
 
 # %% ../../nbs/3_evaluation/32_intervals.ipynb #77fb339f
 import inspect
@@ -56,10 +56,10 @@ class IntervalWarning(UserWarning):
     """An interval that says less than it seems to: resamples without a value or all equal, a class with a single case."""
 
 # %% ../../nbs/3_evaluation/32_intervals.ipynb #2f8e5771
-def _draws(rng, strata, resamples):
-    """How often each unit is drawn, float64 (resamples, units): within each stratum as many as it has, with replacement."""
+def _draws(rngs, strata, resamples):
+    """How often each unit is drawn, float64 (resamples, units): in each stratum as many as it has, with replacement; a generator each."""
     counts = np.empty((resamples, len(strata)))
-    for stratum in np.unique(strata):
+    for stratum, rng in zip(np.unique(strata), rngs, strict=True):
         members = np.flatnonzero(strata == stratum)
         drawn = rng.integers(0, len(members), (resamples, len(members)))
         drawn += len(members) * np.arange(resamples)[:, None]
@@ -148,9 +148,9 @@ def bootstrap(metric, y_true, y_score, *, resamples=2000, patients=None, confide
         if (np.bincount(strata) == 1).any():
             warnings.warn("a class with one case or patient is the same in every resample; the interval is too narrow", IntervalWarning,
                           stacklevel=2)
-        rng, chunk = np.random.default_rng(seed), max(1, 1_000_000 // y_score.size)
+        rngs, chunk = np.random.default_rng(seed).spawn(len(np.unique(strata))), max(1, 1_000_000 // y_score.size)
         sizes = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
-        draws = (np.take(_draws(rng, strata, size), codes, axis=1) for size in sizes)
+        draws = (np.take(_draws(rngs, strata, size), codes, axis=1) for size in sizes)
         low, high = _percentiles(np.concatenate([_resampled(metric, y_true, y_score, each) for each in draws]), confidence)
     return tuple(edge.item() if value.ndim == 0 else edge for edge in (value, np.asarray(low), np.asarray(high)))
 
@@ -259,6 +259,18 @@ def _fewest(cases, codes):
     return min(sizes, key=min)
 
 # %% ../../nbs/3_evaluation/32_intervals.ipynb #d0064862
+def auc_method(y_true, y_score, *, patients=None):
+    """Which interval `auc_interval(..., method="auto")` takes: "logit" or "score".
+
+    Parameters and errors as in `auc_interval`. Returns "score" where the AUC is 0 or 1, its DeLong variance is 0 or unknown, or a
+    binary task has fewer than ten patients of either class; else "logit".
+    """
+    cases = check_cases(y_true, y_score)
+    few = cases.task == "binary" and min(_fewest(cases, _codes(patients, len(cases.y_true)))) < 10
+    usable = 0 < auc(y_true, y_score) < 1 and delong_variance(y_true, y_score, patients=patients) > 0
+    return "logit" if usable and not few else "score"
+
+# %% ../../nbs/3_evaluation/32_intervals.ipynb #2d8afd23
 def auc_interval(y_true, y_score, *, confidence=0.95, method="auto", patients=None):
     """The AUC (macro over classes or labels) and its interval.
 
@@ -267,7 +279,7 @@ def auc_interval(y_true, y_score, *, confidence=0.95, method="auto", patients=No
     y_true, y_score : labels and scores as for `auc`.
     confidence : nominal coverage, in (0, 1).
     method : "logit", DeLong's variance on the logit scale; "score", Newcombe's method 5, which has an answer on perfect separation
-        too; "bootstrap", 2000 stratified resamples; "auto", the logit and where it has none the score interval.
+        too; "bootstrap", 2000 stratified resamples; "auto", what `auc_method` says.
     patients : patient of each case (n,); cases of one patient are then taken together.
 
     Returns
@@ -287,7 +299,6 @@ def auc_interval(y_true, y_score, *, confidence=0.95, method="auto", patients=No
     codes, area = _codes(patients, len(cases.y_true)), auc(y_true, y_score)
     if np.isnan(area):
         return area, np.nan, np.nan
-    ends = _logit_interval(area, delong_variance(y_true, y_score, patients=patients), z)
-    if method == "score" or method == "auto" and np.isnan(ends[0]):
-        ends = _score_interval(area, *_fewest(cases, codes), z)
-    return area, *ends
+    if method == "logit" or method == "auto" and auc_method(y_true, y_score, patients=patients) == "logit":
+        return area, *_logit_interval(area, delong_variance(y_true, y_score, patients=patients), z)
+    return area, *_score_interval(area, *_fewest(cases, codes), z)
