@@ -180,6 +180,12 @@ class RandomLayer(keras.layers.Layer):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
+    def build(self, input_shape):
+        shape = input_shape["image"] if isinstance(input_shape, dict) else input_shape
+        if len(shape) != 4 or None in shape[1:]:
+            raise ValueError(f"{self.name} needs images (N, H, W, C) of a fixed size, got {tuple(shape)}")
+        self.built = True
+
     def draw(self, count, numbers):
         """`numbers` tensors (count,), uniform in [-1, 1), all from one call of the generator."""
         values = keras.random.uniform((count, numbers), -1, 1, dtype="float32", seed=self.seed_generator)
@@ -187,8 +193,6 @@ class RandomLayer(keras.layers.Layer):
 
     def call(self, inputs, training=False):
         data = dict(inputs) if isinstance(inputs, dict) else {"image": inputs}
-        if len(data["image"].shape) != 4 or None in data["image"].shape[1:]:
-            raise ValueError(f"{self.name} needs images (N, H, W, C) of a fixed size, got {tuple(data['image'].shape)}")
         data["image"] = ops.cast(data["image"], "float32")
         if training:
             data = self.change(data, ops.shape(data["image"])[0])
