@@ -116,6 +116,20 @@ def test_equal_images_stay_in_one_split_whatever_their_patient():
         assert (data.splits[:30] == data.splits[30:]).all()
 
 
+def test_blank_images_are_no_twins():
+    data = from_arrays(np.zeros((40, 6, 6), np.uint8), np.arange(40) % 2)
+    assert data.card.counts == {"train": 28, "valid": 4, "test": 8} and len(data.problems) == 0
+
+
+def test_symmetry_of_own_data_is_none_unless_told(tmp_path):
+    save(tmp_path / "a.npz")
+    assert load(tmp_path / "a.npz").card.symmetry == "none"
+    for path in (tmp_path / "a.npz", class_folder(tmp_path / "b")):
+        assert load(path, symmetry="any").card.symmetry == "any"
+    with pytest.raises(DataError, match="symmetry is 'vertical'"):
+        load(tmp_path / "a.npz", symmetry="vertical")
+
+
 def test_missing_splits_are_taken_from_train_by_patient():
     owner = np.repeat(np.arange(40), 3).astype(str)
     given_ = np.where(owner.astype(int) < 30, "train", "test")
@@ -239,7 +253,8 @@ BAD_NPZ = {
     "multi-label 2": (lambda p: save(p, labels=np.full((10, 3), 2)), "only 0 and 1"),
     "unknown split": (lambda p: save(p, splits=np.array(["train", "later"] * 5)), "unknown split 'later'"),
     "no train": (lambda p: save(p, splits=np.array(["test"] * 10)), "no train rows"),
-    "patient in two splits": (lambda p: save(p, patients=np.arange(10) // 2, splits=np.array(["train", "test"] * 5)), r"5 patients .*\(0, 1"),
+    "patient in two splits": (lambda p: save(p, patients=np.arange(10) // 2, splits=np.array(["train", "test"] * 5)),
+                              r"5 patients .*\(0, 1"),
     "empty": (lambda p: p.write_bytes(b""), "empty"),
     "not a zip": (lambda p: p.write_bytes(b"x" * 999), "not an .npz"),
     "a pickle": (lambda p: p.write_bytes(pickle.dumps([1])), "not an .npz"),
@@ -331,8 +346,8 @@ def test_padding_keeps_proportions_and_stretching_fills(tmp_path):
     assert (stretched > 0.7).all() and (padded[:5] == 0).all() and (padded[5:15] > 0.7).all()
 
 
-@pytest.mark.parametrize("names, expected", [(("malignant", "benign"), ["benign", "malignant"]), (("normal", "abnormal"), ["normal", "abnormal"]),
-                                             (("10", "9", "2"), ["2", "9", "10"]), (("b", "a"), ["a", "b"])])
+@pytest.mark.parametrize("names, expected", [(("malignant", "benign"), ["benign", "malignant"]), (("b", "a"), ["a", "b"]),
+                                             (("normal", "abnormal"), ["normal", "abnormal"]), (("10", "9", "2"), ["2", "9", "10"])])
 def test_label_1_is_the_finding(names, expected):
     assert datasets.order_classes(names) == expected
 
@@ -514,8 +529,8 @@ def test_phantoms_are_made_once_and_read(monkeypatch):
 
 def test_names_paths_and_options_that_are_wrong(tmp_path):
     picture(tmp_path / "x.png")
-    for name, says in (("pneumoniamnits", "did you mean pneumoniamnist"), ("zzzz", "The cards are bccd"), (tmp_path / "no.npz", "no such file"),
-                       (tmp_path / "x.png", "not a .npz, a CSV table or a folder")):
+    for name, says in (("pneumoniamnits", "did you mean pneumoniamnist"), ("zzzz", "The cards are bccd"),
+                       (tmp_path / "no.npz", "no such file"), (tmp_path / "x.png", "not a .npz, a CSV table or a folder")):
         with pytest.raises(DataError, match=says):
             load(name)
     with pytest.raises(DataError, match="no option 'clases'"):
@@ -554,7 +569,8 @@ def server(tmp_path, monkeypatch):
     web = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder))
     threading.Thread(target=web.serve_forever, daemon=True).start()
     url, md5 = f"http://127.0.0.1:{web.server_port}/toymnist.npz", hashlib.md5((folder / "toymnist.npz").read_bytes()).hexdigest()
-    yield lambda **change: Card("toymnist", classes=("a", "b"), task="binary", shape=(28, 28, 1), files={"28": {"url": url, "md5": md5} | change})
+    yield lambda **change: Card("toymnist", classes=("a", "b"), task="binary", shape=(28, 28, 1),
+                                files={"28": {"url": url, "md5": md5} | change})
     web.shutdown()
     web.server_close()
 

@@ -4,21 +4,22 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'ABSENT', 'SPLIT_NAMES', 'BROKEN', 'KEYS', 'PICTURES', 'DICOM', 'MISSING', 'DataError', 'allocate',
-           'split_rows', 'class_shares', 'split_groups', 'split', 'link', 'shared_patients', 'Card', 'read_card',
-           'cards', 'card_table', 'cards_markdown', 'counts_table', 'no_problems', 'Dataset', 'digest', 'show',
-           'write_npz', 'pixel_hashes', 'order_classes', 'encode_names', 'encode_numbers', 'encode_many', 'encode',
-           'complete_splits', 'check_patients', 'twins', 'assemble', 'open_npz', 'read_array', 'as_images',
+           'split_rows', 'class_shares', 'split_groups', 'split', 'link', 'shared_patients', 'Card', 'check_symmetry',
+           'read_card', 'cards', 'card_table', 'cards_markdown', 'counts_table', 'no_problems', 'Dataset', 'digest',
+           'show', 'write_npz', 'pixel_hashes', 'order_classes', 'encode_names', 'encode_numbers', 'encode_many',
+           'encode', 'complete_splits', 'check_patients', 'twins', 'assemble', 'open_npz', 'read_array', 'as_images',
            'read_splits', 'normal_splits', 'resize_all', 'pair', 'from_arrays', 'read_npz', 'from_npz', 'is_dicom',
            'scale_pixels', 'read_pixels', 'ImageFiles', 'look_at', 'peek_at', 'survey', 'common_size', 'blank_patients',
-           'from_files', 'image_paths', 'subfolders', 'folder_rows', 'from_folder', 'read_table', 'table_rows',
-           'from_table', 'find_file', 'cache_folder', 'download', 'file_names', 'hash_note', 'fetch', 'make_phantoms',
-           'load_card', 'locate', 'load']
+           'from_files', 'image_paths', 'subfolders', 'folder_rows', 'find_patients', 'from_folder', 'read_table',
+           'table_rows', 'from_table', 'find_file', 'cache_folder', 'download', 'file_names', 'hash_note', 'fetch',
+           'make_phantoms', 'load_card', 'locate', 'load']
 
 # %% ../../nbs/1_images/15_datasets.ipynb #e329f195
 import difflib
 import hashlib
 import inspect
 import os
+import re
 import tempfile
 import tomllib
 import zipfile
@@ -26,6 +27,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from importlib.resources import files
 from io import StringIO
 from pathlib import Path
 
@@ -175,6 +177,13 @@ class Card:
         return replace(self, notes=(*self.notes, *(note for note in notes if note)))
 
 # %% ../../nbs/1_images/15_datasets.ipynb #7db8d02d
+def check_symmetry(symmetry, where):
+    """`symmetry` itself if it is "none", "horizontal" or "any", else a `DataError`."""
+    if symmetry not in ("none", "horizontal", "any"):
+        raise DataError(f"{where}: symmetry is {symmetry!r}; write \"none\", \"horizontal\" or \"any\"")
+    return symmetry
+
+# %% ../../nbs/1_images/15_datasets.ipynb #2c850e1f
 def read_card(path):
     """The `Card` written in the TOML file `path`; its name is the file's. Raises `DataError` on unknown fields or values."""
     path = Path(path)
@@ -185,19 +194,22 @@ def read_card(path):
     unknown = set(table) - {item.name for item in fields(Card)}
     if unknown:
         raise DataError(f"{path}: a card has no field {sorted(unknown)[0]!r}")
-    if table.get("symmetry", "none") not in ("none", "horizontal", "any"):
-        raise DataError(f"{path}: symmetry is {table['symmetry']!r}; write \"none\", \"horizontal\" or \"any\"")
+    check_symmetry(table.get("symmetry", "none"), path)
     return Card(path.stem, **{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
+
+
 
 # %% ../../nbs/1_images/15_datasets.ipynb #08bd39aa
 def cards():
     """The data cards that come with medbook: dict name -> `Card`, sorted by name."""
-    return {path.stem: read_card(path) for path in sorted(Path(__file__).with_name("cards").glob("*.toml"))}
+    return {path.stem: read_card(path) for path in sorted(Path(str(files("medbook.images") / "cards")).glob("*.toml"))}
+
+
 
 # %% ../../nbs/1_images/15_datasets.ipynb #8f37f4cc
 def card_table():
     """The cards as a table: a row a data set."""
-    rows = [{"name": card.name, "holds": card.title, "images": sum(card.counts.values()) or "made", "classes": len(card.classes),
+    rows = [{"name": card.name, "holds": card.title, "images": sum(card.counts.values()) or "–", "classes": len(card.classes),
              "task": card.task, "licence": card.licence, "symmetry": card.symmetry} for card in cards().values()]
     return pd.DataFrame(rows).set_index("name")
 
@@ -316,7 +328,7 @@ def digest(dataset):
         for name, path in zip(dataset.ids, dataset.images.paths, strict=True):
             state = os.stat(path)
             total.update(f"{name}|{state.st_size}|{state.st_mtime_ns}\n".encode())
-        total.update(repr((dataset.shape, dataset.images.window)).encode())
+        total.update(repr((dataset.shape, dataset.images.window, dataset.images.fit)).encode())
     else:
         total.update(repr((dataset.images.shape, str(dataset.images.dtype))).encode())
         for start in range(0, len(dataset), 1024):
@@ -374,8 +386,8 @@ def _write_images(stream, images):
 
 # %% ../../nbs/1_images/15_datasets.ipynb #15b174ef
 def pixel_hashes(images):
-    """A hash of each image (n, ...) as bytes (n,): equal for equal pixels."""
-    return np.array([hashlib.blake2b(np.ascontiguousarray(image), digest_size=12).hexdigest() for image in images])
+    """A hash (n,) of each image (n, ...): equal for equal pixels, and "" for an image that is blank (one value everywhere)."""
+    return np.array([hashlib.blake2b(np.ascontiguousarray(image), digest_size=12).hexdigest() if np.ptp(image) else "" for image in images])
 
 # %% ../../nbs/1_images/15_datasets.ipynb #23f72b16
 ABSENT = {"0", "no", "none", "absent", "negative", "neg", "normal", "healthy", "control", "benign", "no finding", "false"}
@@ -483,7 +495,7 @@ def check_patients(patients, splits, where, allow_leak):
 def twins(hashes, labels, splits, ids):
     """Problems (file, error) for images with equal pixels that stand in two splits or have two labels; a row for each later one."""
     table = pd.DataFrame({"hash": hashes, "split": splits, "id": ids, "row": np.arange(len(ids))})
-    table = table[table.hash.duplicated(keep=False)]
+    table = table[table.hash.duplicated(keep=False) & (table.hash != "")]
     found = []
     for _, same in table.groupby("hash", sort=False):
         first = same.iloc[0]
@@ -496,10 +508,11 @@ def twins(hashes, labels, splits, ids):
 
 # %% ../../nbs/1_images/15_datasets.ipynb #7e2806d6
 def assemble(images, labels, *, card, classes=None, patients=None, splits=None, ids=None, hashes=None, problems=None, where="data",
-             fractions=(0.7, 0.1, 0.2), seed=0, allow_leak=False):
+             fractions=(0.7, 0.1, 0.2), seed=0, allow_leak=False, symmetry=None):
     """The one place where a `Dataset` is put together: labels are read, patients are kept apart, missing splits are made.
 
-    `images` (n, H, W, C) or `ImageFiles`; `splits` names (n,) or None; `hashes` (n,) of pixels or None: equal images stay in one split.
+    `images` (n, H, W, C) or `ImageFiles`; `splits` names (n,) or None; `hashes` (n,) of pixels or None: equal images stay in one split;
+    `symmetry` overrides the card's.
     """
     count = len(images)
     ids = np.array([f"{row:06d}" for row in range(count)]) if ids is None else np.asarray(ids).astype(str)
@@ -509,14 +522,14 @@ def assemble(images, labels, *, card, classes=None, patients=None, splits=None, 
     labels, classes, task = encode(labels, classes, where=where)
     patients = None if patients is None else np.asarray(patients).astype(str)
     leak = check_patients(patients, splits, where, allow_leak)
-    groups = patients
-    if hashes is not None and len(np.unique(hashes)) < count:
-        groups = link(patients, hashes)
+    twin = None if hashes is None else np.where(np.asarray(hashes) == "", ids, hashes)      # blank images are no twins
+    groups = patients if twin is None or len(np.unique(twin)) == count else link(patients, twin)
     splits, made = complete_splits(labels, splits, groups, fractions, seed)
     found = no_problems() if hashes is None else twins(hashes, labels, splits, ids)
     problems = pd.concat([no_problems() if problems is None else problems, found], ignore_index=True)
     counts = {name: int((splits == name).sum()) for name in SPLITS}
-    card = replace(card, classes=tuple(classes), task=task, counts=counts, shape=tuple(images.shape[1:])).noted(leak, made)
+    card = replace(card, classes=tuple(classes), task=task, counts=counts, shape=tuple(images.shape[1:]),
+                   symmetry=check_symmetry(symmetry or card.symmetry, where)).noted(leak, made)
     return Dataset(images, labels, classes, patients, splits, ids, card, task, problems)
 
 # %% ../../nbs/1_images/15_datasets.ipynb #45ea5cd8
@@ -662,7 +675,8 @@ def read_npz(path):
     return held
 
 # %% ../../nbs/1_images/15_datasets.ipynb #a981b704
-def from_npz(path, *, size=None, card=None, classes=None, fractions=(0.7, 0.1, 0.2), seed=0, allow_leak=False):
+def from_npz(path, *, size=None, card=None, classes=None, fractions=(0.7, 0.1, 0.2), seed=0, allow_leak=False,
+             symmetry=None):
     """Read a `.npz`: MedMNIST's arrays, or plain ones.
 
     Plain: `images`, `labels` and, if present, `patients` (or `image_id`, `groups`), `splits`, `classes`, `ids`. `size` resizes;
@@ -672,7 +686,7 @@ def from_npz(path, *, size=None, card=None, classes=None, fractions=(0.7, 0.1, 0
     if classes is None:
         classes = held.get("classes", card.classes if card else None)
     return from_arrays(held.pop("images"), held.pop("labels"), size=size, card=card or Card(Path(path).stem, source=Path(path).name),
-                       where=path, fractions=fractions, seed=seed, allow_leak=allow_leak, **held | {"classes": classes})
+                       where=path, fractions=fractions, seed=seed, allow_leak=allow_leak, symmetry=symmetry, **held | {"classes": classes})
 
 # %% ../../nbs/1_images/15_datasets.ipynb #2fe917c5
 PICTURES = {".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".jp2"}
@@ -837,6 +851,8 @@ def blank_patients(patients, ids):
     patients = np.asarray(patients).astype(str)
     return np.where(patients == "", ids, patients) if (patients != "").any() else None
 
+
+
 # %% ../../nbs/1_images/15_datasets.ipynb #b59e6711
 def from_files(rows, *, where, name, size=None, classes=None, fit="stretch", window="soft tissue", check=True, progress=None, problems=(),
                **options):
@@ -895,23 +911,33 @@ def folder_rows(folder):
     return rows if by_split else rows.drop(columns="split"), empty
 
 # %% ../../nbs/1_images/15_datasets.ipynb #0a23d4fa
+def find_patients(names, pattern):
+    """Patients in file names by a regular expression: its first group, or all that fits if it has none; None where it does not fit."""
+    try:
+        found = [re.search(pattern, name) for name in names]
+    except re.error as error:
+        raise DataError(f"the patient pattern {pattern!r} is no regular expression ({error})") from None
+    return pd.Series([match and match.group(min(1, match.re.groups)) for match in found], index=names.index, dtype=object)
+
+# %% ../../nbs/1_images/15_datasets.ipynb #9026361c
 def from_folder(folder, *, size=None, classes=None, patient=None, fit="stretch", window="soft tissue", check=True, progress=None,
-                fractions=(0.7, 0.1, 0.2), seed=0, allow_leak=False):
+                fractions=(0.7, 0.1, 0.2), seed=0, allow_leak=False,
+                symmetry=None):
     """A folder with a folder of images for each class; train, valid and test folders may stand above the classes.
 
-    Images are PNG, JPEG, TIFF, DICOM ..., read from disk when asked for. `patient` is a regular expression whose first group is the
-    patient in an image's path, such as "(P[0-9]+)_"; without it DICOM's PatientID counts; pictures then have no patient. `classes` orders
-    the labels. Returns a `Dataset`; unreadable files are in its `problems`. Raises `DataError`.
+    Images are PNG, JPEG, TIFF, DICOM ..., read from disk when asked for. `patient` is a regular expression that fits the patient
+    in an image's path, such as "P[0-9]+", or "(P[0-9]+)_", where the group counts. Without it DICOM's PatientID counts, and pictures have
+    no patient. `classes` orders the labels. Returns a `Dataset`; unreadable files are in its `problems`. Raises `DataError`.
     """
     rows, problems = folder_rows(folder)
     if patient is not None:
-        found = rows.id.str.extract(f"({patient})" if "(" not in patient else patient)[0]
+        found = find_patients(rows.id, patient)
         if found.isna().all():
             raise DataError(f"{folder}: the patient pattern {patient!r} fits no image, not even {rows.id.min()}")
         problems += [(name, f"the patient pattern {patient!r} does not fit") for name in rows.id[found.isna()]]
         rows = rows.assign(patient=found).dropna(ignore_index=True)
     return from_files(rows, where=folder, name=Path(folder).name, size=size, classes=classes, fit=fit, window=window, check=check,
-                      progress=progress, problems=problems, fractions=fractions, seed=seed, allow_leak=allow_leak)
+                      progress=progress, problems=problems, fractions=fractions, seed=seed, allow_leak=allow_leak, symmetry=symmetry)
 
 # %% ../../nbs/1_images/15_datasets.ipynb #9ee41cd3
 def read_table(path):
@@ -967,7 +993,8 @@ def table_rows(path, table, *, image="image", label="label", patient="patient", 
 
 # %% ../../nbs/1_images/15_datasets.ipynb #8b02b9d7
 def from_table(path, *, image="image", label="label", patient="patient", split="split", folder=None, size=None, classes=None,
-               fit="stretch", window="soft tissue", check=True, progress=None, fractions=(0.7, 0.1, 0.2), seed=0, allow_leak=False):
+               fit="stretch", window="soft tissue", check=True, progress=None, fractions=(0.7, 0.1, 0.2), seed=0, allow_leak=False,
+               symmetry=None):
     """A CSV table with a row an image: columns for the file, the label and, if there are such, the patient and the split.
 
     Files are named relative to the table (or to `folder`) and read from disk when asked for. Rows that name no file, a missing file or no
@@ -977,7 +1004,7 @@ def from_table(path, *, image="image", label="label", patient="patient", split="
     if rows.empty:
         raise DataError(f"{path}: no row can be used" + (f"; the first: {problems[0][0]}: {problems[0][1]}" if problems else ""))
     return from_files(rows, where=path, name=Path(path).stem, size=size, classes=classes, fit=fit, window=window, check=check,
-                      progress=progress, problems=problems, fractions=fractions, seed=seed, allow_leak=allow_leak)
+                      progress=progress, problems=problems, fractions=fractions, seed=seed, allow_leak=allow_leak, symmetry=symmetry)
 
 # %% ../../nbs/1_images/15_datasets.ipynb #187456eb
 def find_file(name):
