@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['MU', 'WAVES', 'Ellipsoid', 'ellipsoid', 'interval', 'thickness', 'pixel_centres', 'bounds', 'project_slowly',
            'groups', 'project', 'shadow', 'expose', 'log_transform', 'display', 'Nodule', 'Patient', 'draw_patient',
-           'organs', 'contains', 'draw_nodule', 'aerated', 'rod', 'bones', 'vessels', 'outside', 'limbs', 'anatomy',
-           'nodule_bodies', 'Pose', 'draw_pose', 'moved', 'Phantom', 'pixel_boxes', 'burn_marker', 'chest_radiograph',
-           'write_radiograph', 'study_plan', 'study', 'write_study', 'clear_study', 'hounsfield', 'ct_slice', 'cut',
-           'Ecg', 'beat_times', 'ecg', 'wave']
+           'organs', 'contains', 'scaled', 'draw_nodule', 'aerated', 'rod', 'bones', 'vessels', 'outside', 'limbs',
+           'anatomy', 'nodule_bodies', 'Pose', 'draw_pose', 'moved', 'Phantom', 'pixel_boxes', 'burn_marker',
+           'chest_radiograph', 'write_radiograph', 'study_plan', 'study', 'write_study', 'clear_study', 'hounsfield',
+           'ct_slice', 'cut', 'Ecg', 'beat_times', 'ecg', 'wave']
 
 # %% ../../nbs/1_images/16_phantoms.ipynb #4b03a5ed
 import json
@@ -162,19 +162,25 @@ def log_transform(counts, photons):
     return -np.log(np.maximum(counts, 0.5) / photons)
 
 # %% ../../nbs/1_images/16_phantoms.ipynb #5759d2fa
-def display(line_integral, *, bits=12, limits=(4.0, 99.0)):
-    """Line integrals as grey values of a radiograph, bone white and lung dark: uint16, 0 to 2**bits - 1.
+def display(line_integral, *, bits=12, limits=(2.0, 92.0), enhance=0.6, reach=0.08):
+    """Line integrals (H, W) as grey values of a radiograph, bone white and lung dark: uint16, 0 to 2**bits - 1.
 
-    The two percentiles `limits` of the picture become black and white, as the ranging of a digital detector does.
+    As a digital detector's software does: of the picture's coarse part (a Gaussian of `reach` times the height) the share `enhance` is
+    taken off, so that detail shows both in lung and behind the heart; then the percentiles `limits` of what lies behind the body (a
+    tenth of the rays or more stopped) become black and white.
     """
-    low, high = np.percentile(line_integral, limits)
-    scaled = np.clip((line_integral - low) / max(high - low, 1e-9), 0, 1)
+    from scipy.ndimage import gaussian_filter
+
+    sharp = line_integral - enhance * gaussian_filter(line_integral, reach * len(line_integral))
+    behind = sharp[line_integral > 0.1] if (line_integral > 0.1).any() else sharp
+    low, high = np.percentile(behind, limits)
+    scaled = np.clip((sharp - low) / max(high - low, 1e-9), 0, 1)
     return np.round(scaled * (2**bits - 1)).astype(np.uint16)
 
 # %% ../../nbs/1_images/16_phantoms.ipynb #8d10cd4d
 @dataclass(frozen=True)
 class Nodule:
-    """A round lesion: `centre` (z, y, x) in mm, `diameter` in mm, `density` 1 for solid soft tissue, less for ground glass."""
+    """A round lesion: `centre` (z, y, x) and `diameter` in mm; `density` 1 is soft tissue, less is ground glass, 2 is calcified like a rib."""
     centre: tuple
     diameter: float = 20.0
     density: float = 1.0
@@ -237,18 +243,25 @@ def contains(ellipsoid, points):
     return inside
 
 # %% ../../nbs/1_images/16_phantoms.ipynb #57c114eb
-def draw_nodule(patient, rng, *, diameters=(8, 30), densities=(0.5, 1.0)):
-    """A `Nodule` at a random place in the aerated part of a lung, at least its radius from the lung's edge."""
-    body = organs(patient)
-    diameter, density = float(np.exp(rng.uniform(*np.log(diameters)))), float(rng.uniform(*densities))
-    while True:
-        lung = body[str(rng.choice(["right lung", "left lung"]))]
-        radii = np.sqrt(np.diag(lung.matrix)) - diameter / 2
-        point = lung.centre + rng.uniform(-1, 1, 3) * radii
-        blocked = [body[name] for name in ("heart", "right dome", "left dome", "aorta")]
-        grown = [replace(one, matrix=one.matrix * (1 + diameter / 2 / np.sqrt(one.matrix.diagonal().min()))**2) for one in blocked]
-        if (((point - lung.centre) / radii)**2).sum() <= 1 and not any(contains(one, point) for one in grown):
-            return Nodule(tuple(float(v) for v in point), diameter, density)
+def scaled(ellipsoid, by):
+    """The `Ellipsoid` grown by `by` mm along its shortest radius and in proportion along the others (shrunk if `by` is negative).
+
+    A ball of radius r about any point of the ellipsoid shrunk by r lies inside the ellipsoid; about a point outside the grown one, outside.
+    """
+    shortest = np.sqrt(np.linalg.eigvalsh(ellipsoid.matrix)[0])
+    return replace(ellipsoid, matrix=ellipsoid.matrix * max(1 + by / shortest, 0)**2)
+
+# %% ../../nbs/1_images/16_phantoms.ipynb #8059cde2
+def draw_nodule(patient, rng, *, diameters=(8, 30), densities=(1.0, 2.0)):
+    """A `Nodule` at a random place, wholly in the aerated part of a lung. Raises ValueError if it does not fit in."""
+    body, diameter = organs(patient), float(rng.uniform(*diameters))
+    blocked = [scaled(body[name], diameter / 2) for name in ("heart", "right dome", "left dome", "aorta")]
+    for _ in range(1000):
+        lung = scaled(body[str(rng.choice(["right lung", "left lung"]))], -diameter / 2)
+        point = lung.centre + rng.uniform(-1, 1, 3) * np.sqrt(np.diag(lung.matrix))
+        if lung.matrix.any() and contains(lung, point) and not any(contains(one, point) for one in blocked):
+            return Nodule(tuple(float(v) for v in point), diameter, float(rng.uniform(*densities)))
+    raise ValueError(f"no room for a nodule of {diameter:.0f} mm in a lung: choose a smaller diameter")
 
 # %% ../../nbs/1_images/16_phantoms.ipynb #aac8b090
 def aerated(patient):
@@ -419,7 +432,7 @@ def burn_marker(image):
     return image
 
 # %% ../../nbs/1_images/16_phantoms.ipynb #30bc1c20
-def chest_radiograph(patient=0, *, nodules=0, pose=None, size=64, field_of_view=370.0, photons=50_000, blur=0.5, marker=False, seed=0):
+def chest_radiograph(patient=0, *, nodules=0, pose=None, size=64, field_of_view=340.0, photons=50_000, blur=0.5, marker=False, seed=0):
     """A chest radiograph of a `Patient` (or of one drawn with that seed and `nodules`), with its truth: a `Phantom`.
 
     `size` pixels a side show `field_of_view` mm. `pose` is a `Pose`, straight unless told. `photons`, `blur` and `seed` are those of
@@ -469,7 +482,8 @@ def study_plan(patients=300, *, images_per_patient=(1, 3), prevalence=0.2, seed=
     rng = np.random.default_rng([seed, 0])
     ill = rng.permutation(np.arange(patients) < round(prevalence * patients))
     counts, width = rng.integers(low, high + 1, patients), max(4, len(str(patients)))
-    return [(draw_patient([seed, 1, i], nodules=int(ill[i]), id=f"PHANTOM-{i + 1:0{width}d}"), int(counts[i])) for i in range(patients)]
+    lesions = ill * rng.integers(1, 4, patients)
+    return [(draw_patient([seed, 1, i], nodules=int(lesions[i]), id=f"PHANTOM-{i + 1:0{width}d}"), int(counts[i])) for i in range(patients)]
 
 # %% ../../nbs/1_images/16_phantoms.ipynb #e3cdeeb0
 def study(patients=300, *, images_per_patient=(1, 3), prevalence=0.2, size=64, marker_prevalence=(0.0, 0.0), seed=0):
@@ -548,6 +562,9 @@ def ct_slice(patient=0, *, nodules=0, z=0.0, size=128, field_of_view=370.0, nois
     for name, members in groups.items():
         cuts = [contains(replace(one, within=()), points) for one in body if one.name in members]
         masks[name] = np.any(cuts, axis=0) if cuts else np.zeros(shape, bool)
+    for one in body:
+        if one.within and one.within[-1].name.endswith("lung"):
+            masks["lungs"] &= ~contains(replace(one, within=()), points)
     cuts = [cut(one, z) for one in body if one.name == "nodule"]
     return Phantom(image.astype(np.float32), masks, pixel_boxes(cuts, shape, spacing), int(bool(cuts)), spacing, patient)
 
