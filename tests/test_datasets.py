@@ -581,6 +581,17 @@ def test_download_with_the_right_hash_is_kept(server, monkeypatch):
     assert len(datasets.load_card(server(url="http://127.0.0.1:9/toymnist.npz"))) == 40     # from the cache, no connection
 
 
+def test_long_work_shows_a_bar_on_a_terminal(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    datasets.load_card(server())
+    load(class_folder(tmp_path / "set"), progress=True)
+    shown = capsys.readouterr().err
+    assert "fetching toymnist.npz" in shown and "checking files" in shown
+    load(tmp_path / "set", progress=False)
+    assert capsys.readouterr().err == ""
+
+
 def test_download_with_a_wrong_hash_is_thrown_away(server):
     with pytest.raises(DataError, match="has not the published MD5 0000"):
         datasets.load_card(server(md5="0" * 32))

@@ -9,10 +9,10 @@ __all__ = ['SPLITS', 'ABSENT', 'SPLIT_NAMES', 'BROKEN', 'KEYS', 'PICTURES', 'DIC
            'show', 'write_npz', 'pixel_hashes', 'order_classes', 'encode_names', 'encode_numbers', 'encode_many',
            'encode', 'complete_splits', 'check_patients', 'twins', 'assemble', 'open_npz', 'read_array', 'as_images',
            'read_splits', 'normal_splits', 'resize_all', 'pair', 'from_arrays', 'read_npz', 'from_npz', 'is_dicom',
-           'scale_pixels', 'read_pixels', 'ImageFiles', 'look_at', 'peek_at', 'survey', 'common_size', 'blank_patients',
-           'from_files', 'image_paths', 'subfolders', 'folder_rows', 'find_patients', 'from_folder', 'read_table',
-           'table_rows', 'from_table', 'find_file', 'cache_folder', 'download', 'file_names', 'hash_note', 'fetch',
-           'make_phantoms', 'load_card', 'locate', 'load']
+           'scale_pixels', 'read_pixels', 'ImageFiles', 'look_at', 'peek_at', 'Bar', 'survey', 'common_size',
+           'blank_patients', 'from_files', 'image_paths', 'subfolders', 'folder_rows', 'find_patients', 'from_folder',
+           'read_table', 'table_rows', 'from_table', 'find_file', 'cache_folder', 'download', 'file_names', 'hash_note',
+           'fetch', 'make_phantoms', 'load_card', 'locate', 'load']
 
 # %% ../../nbs/1_images/15_datasets.ipynb #e329f195
 import difflib
@@ -20,6 +20,7 @@ import hashlib
 import inspect
 import os
 import re
+import sys
 import tempfile
 import tomllib
 import zipfile
@@ -705,8 +706,8 @@ def is_dicom(path):
 def scale_pixels(pixels, units, window):
     """Pixels (H, W) or (H, W, 3) as float32 in [0, 1]: the same for every image where they have a fixed meaning.
 
-    8-bit and colour values by the type's range, "HU" through the `window` (a name, or centre and width), other grey values
-    between their own 0.5th and 99.5th percentile.
+    8-bit and colour values by the range of their 8, 16 or 32 bits, "HU" through the `window` (a name, or centre and width), other grey
+    values between their own 0.5th and 99.5th percentile.
     """
     from medbook.images.preprocess import normalise
     pixels = np.asarray(pixels)
@@ -718,7 +719,8 @@ def scale_pixels(pixels, units, window):
         from medbook.images.dicom import window as show_window
         return show_window(pixels, *([window] if isinstance(window, str) else window))
     if pixels.ndim == 3:
-        return (pixels / (255 if pixels.max() <= 255 else 65535)).astype(np.float32)
+        top = next(top for top in (2**8 - 1, 2**16 - 1, 2**32, np.inf) if pixels.max() <= top)      # float32 rounds 2**32 - 1 up
+        return (np.maximum(pixels, 0) / top).astype(np.float32)
     return normalise(pixels, (0.5, 99.5))
 
 # %% ../../nbs/1_images/15_datasets.ipynb #bbb4a7a9
@@ -818,22 +820,55 @@ def peek_at(path, window=None):
         return 0, 0, 0, "", "", text if str(path) in text else f"{path}: {text}"
 
 # %% ../../nbs/1_images/15_datasets.ipynb #e1acf296
+class Bar:
+    """A progress bar on the terminal: `bar(done, total)`. Nothing is shown if not `shown`, or where stderr is no terminal.
+
+    It has what pooch asks of a bar as well: `total`, `update`, `reset` and `close`.
+    """
+    def __init__(self, text, shown=True):
+        self.text, self.total, self.done, self.bar = text, 0, 0, None
+        self.shown = shown and sys.stderr.isatty()
+
+    def __call__(self, done, total):
+        if self.shown and self.bar is None:
+            from rich.console import Console
+            from rich.progress import Progress
+            self.bar = Progress(console=Console(stderr=True), transient=True)
+            self.task = self.bar.add_task(self.text)
+            self.bar.start()
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done, total=total)
+
+    def update(self, amount):
+        self.done += amount
+        self(self.done, self.total)
+
+    def reset(self):
+        self.done = 0
+
+    def close(self):
+        if self.bar is not None:
+            self.bar.stop()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+# %% ../../nbs/1_images/15_datasets.ipynb #d3e29815
 def survey(paths, *, check=True, window="soft tissue", progress=None, workers=None):
     """Look at every file once, a few at a time: DataFrame with height, width, channels, hash, patient, error, a row a file.
 
     `check` decodes the pixels, which finds damage and equal images; without it only headers are read. `progress` shows a bar (by
     itself: from 200 files on, in a terminal). Memory does not grow with the images.
     """
-    import sys
-
-    from rich.console import Console
-    from rich.progress import track
-    look, paths = look_at if check else peek_at, list(paths)
-    hidden = not (len(paths) >= 200 and sys.stderr.isatty() if progress is None else progress)
-    starts, rows = range(0, len(paths), 64), []
-    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
-        for start in track(starts, "checking files", disable=hidden, console=Console(stderr=True), transient=True):
+    look, paths, rows = look_at if check else peek_at, list(paths), []
+    shown = len(paths) >= 200 if progress is None else progress
+    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool, Bar("checking files", shown) as bar:
+        for start in range(0, len(paths), 64):
             rows += pool.map(lambda path: look(path, window), paths[start:start + 64])
+            bar(len(rows), len(paths))
     return pd.DataFrame(rows, columns=["height", "width", "channels", "hash", "patient", "error"])
 
 # %% ../../nbs/1_images/15_datasets.ipynb #8c07c942
@@ -1028,7 +1063,8 @@ def download(url, md5, name):
     folder = cache_folder()
     by_hand = f"fetch {url} yourself and put it as {name} into the folder that MEDBOOK_DATA names, or into {folder}"
     try:
-        return Path(pooch.retrieve(url, f"md5:{md5}", fname=name, path=folder))
+        with Bar(f"fetching {name}") as bar:
+            return Path(pooch.retrieve(url, f"md5:{md5}", fname=name, path=folder, downloader=pooch.HTTPDownloader(progressbar=bar)))
     except ValueError:
         raise DataError(f"{name}: what {url} gave has not the published MD5 {md5} and was thrown away; try again, or {by_hand}") from None
     except OSError as error:
@@ -1076,8 +1112,8 @@ def make_phantoms(**settings):
     folder = cache_folder() / f"phantoms-{hashlib.sha256(code).hexdigest()[:12]}"
     if not (folder / "labels.csv").exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as part:
-            phantoms.write_study(Path(part) / "study", **settings)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as part, Bar("making phantoms") as bar:
+            phantoms.write_study(Path(part) / "study", **{"progress": bar, **settings})
             os.replace(Path(part) / "study", folder)
     return folder
 
