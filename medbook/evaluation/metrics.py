@@ -29,7 +29,10 @@ class Cases(NamedTuple):
 # %% ../../nbs/3_evaluation/31_metrics.ipynb #d160aadf
 def _array(name, values):
     """`values` as a finite numeric array (n,) or (n, columns); a single column is flattened."""
-    values = np.asarray(values)
+    try:
+        values = np.asarray(values)
+    except ValueError:
+        raise ValueError(f"{name} has rows of different lengths; give (n,) or (n, columns)") from None
     if values.dtype.kind not in "biuf":
         raise ValueError(f"{name} holds {values.dtype} values, not numbers; give numbers (labels as 0, 1, 2, ...)")
     if values.ndim == 2 and values.shape[1] == 1:
@@ -66,7 +69,8 @@ def check_cases(y_true, y_score):
 
     Parameters
     ----------
-    y_true : labels (n,) of 0, 1, ..., or (n, L) of 0 and 1; booleans and pandas columns are welcome.
+    y_true : labels (n,) of 0, 1, ..., or (n, L) of 0 and 1; booleans and pandas columns are welcome. One-hot rows are read as
+        many labels: give their `argmax(axis=1)` for many classes.
     y_score : scores (n,) of the positive class, or (n, classes), or (n, L); any finite numbers.
 
     Returns
