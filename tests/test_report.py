@@ -464,6 +464,24 @@ def test_images_become_png_of_their_own_size(image):
     assert pixels[0, 0, 0] == pytest.approx(np.nan_to_num(image.astype(float)).ravel()[0], abs=0.003)
 
 
+def test_names_in_any_script_reach_the_figures_as_text(tmp_path, recwarn):
+    import base64
+    page = evaluate(Y, S, classes=["正常", "肺炎"], **FAST).to_html(tmp_path / "r.html").read_text(encoding="utf-8")
+    figure = base64.b64decode(re.search(r"data:image/svg\+xml;base64,([^\"]+)", page)[1]).decode()
+    assert "肺炎" in figure and not [w for w in recwarn if "Glyph" in str(w.message)]
+
+
+def test_every_figure_shows_in_a_notebook_not_only_the_first():
+    """The first figure starts Jupyter's backend, whose interactive mode must outlast the report's style."""
+    from nbclient import NotebookClient
+    from nbformat.v4 import new_code_cell, new_notebook
+    cells = ["from medbook.evaluation.report import evaluate\nresult = evaluate([0, 1, 1], [.2, .8, .4], resamples=5)",
+             "result.plot('recall');", "result.plot('confusion');"]
+    book = NotebookClient(new_notebook(cells=[new_code_cell(cell) for cell in cells]), kernel_name="python3", timeout=120).execute()
+    for cell in book.cells[1:]:
+        assert [True for output in cell.outputs if "image/png" in output.get("data", {})] == [True]
+
+
 def test_an_image_of_impossible_shape_is_named():
     with pytest.raises(ValueError, match=r"images: an image has shape \(2, 2, 2\)"):
         report._png(np.zeros((2, 2, 2)))

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ROWS', 'COLUMNS', 'INK', 'SOFT', 'BLUE', 'RED', 'COLOURS', 'STYLE', 'ABOUT_A_LABEL', 'PLOTS', 'MEANINGS', 'SEVERAL',
-           'HEADLINES', 'Predictions', 'check', 'plot_roc', 'plot_pr', 'plot_confusion', 'reliability',
-           'plot_reliability', 'plot_recall', 'plot_history', 'render', 'Evaluation', 'evaluate', 'read_predictions',
-           'choose_threshold', 'evaluate_table']
+           'HEADLINES', 'Predictions', 'check', 'draw', 'plot_roc', 'plot_pr', 'plot_confusion', 'reliability',
+           'plot_reliability', 'plot_recall', 'plot_history', 'render', 'Results', 'Evaluation', 'evaluate',
+           'read_predictions', 'choose_threshold', 'evaluate_table']
 
 # %% ../../nbs/3_evaluation/35_report.ipynb #895fea1d
 import base64
@@ -244,6 +244,15 @@ def _plain(name, length=22):
     """A name as a figure can show it: shortened, and never read as a formula."""
     text = " ".join(str(name).split()) or "(no name)"
     return (text if len(text) <= length else text[: length - 1] + "…").replace("$", r"\$")
+
+# %% ../../nbs/3_evaluation/35_report.ipynb #c5761834
+def draw(plot, p, ax=None):
+    """`plot(p, ax)` in the report's style, on `ax` or in a new figure; returns the matplotlib Axes."""
+    from matplotlib import pyplot, rc_context
+    # outside the style: the first figure starts the backend, whose settings must last
+    figure = pyplot.figure(figsize=(4.5, 3.9), dpi=90, layout="constrained") if ax is None else None
+    with rc_context(STYLE):
+        return plot(p, figure.subplots() if ax is None else ax)
 
 # %% ../../nbs/3_evaluation/35_report.ipynb #f98947e5
 def _look(number):
@@ -648,11 +657,16 @@ def plot_history(history, axes):
     return axes
 
 # %% ../../nbs/3_evaluation/35_report.ipynb #3728d1cc
-def _picture(draw, size=(4.5, 3.9), rows=1):
-    """An SVG as a data address, with its width and height in CSS pixels; `draw` gets the axes."""
+def _picture(draw, names, size=(4.5, 3.9), rows=1):
+    """An SVG as a data address, with its width and height in CSS pixels; `draw` gets the axes.
+
+    Letters are drawn as outlines, the same everywhere; if a name has letters that matplotlib's font lacks, as text for the browser.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
-    with rc_context(STYLE | {"svg.hashsalt": "medbook", "svg.fonttype": "path"}):
+    outlines = all(ord(letter) < 0x500 for name in names for letter in name)
+    with rc_context(STYLE | {"svg.hashsalt": "medbook", "svg.fonttype": "path" if outlines else "none"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.subplots(rows, sharex=rows > 1))
         text = io.StringIO()
@@ -665,9 +679,9 @@ def _figures(p, history):
     """The page's figures: source, size, name, caption and text for those who cannot see them."""
     captions, made = _captions(p), {}
     for kind, draw in PLOTS.items():
-        made[kind] = _picture(lambda ax, draw=draw: draw(p, ax))
+        made[kind] = _picture(partial(draw, p), p.classes)
     if history is not None and len(history) and _followed(history):
-        made["history"] = _picture(partial(plot_history, history), rows=2)
+        made["history"] = _picture(partial(plot_history, history), map(str, history.columns), rows=2)
     tall = {kind: {"kind": kind, "name": captions[kind][0], "caption": captions[kind][1]} for kind in made}
     return [made[kind] | tall[kind] | {"alt": _alternative(p, kind)} for kind in made]
 
@@ -823,8 +837,8 @@ def render(p, *, title="Evaluation", notes=(), settings=None, history=None, imag
 
 # %% ../../nbs/3_evaluation/35_report.ipynb #492df876
 @dataclass(repr=False)
-class Evaluation(Predictions):
-    """How good a model's predictions are: `table` has columns metric, value, low, high, n, method. Made by `evaluate`."""
+class Results(Predictions):
+    """Predictions with their `table`: a DataFrame with columns metric, value, low, high, n, method."""
     table: pd.DataFrame
 
     def __getitem__(self, metric):
@@ -835,19 +849,19 @@ class Evaluation(Predictions):
         raise KeyError(f"no metric {metric!r}; there are: {', '.join(self.table.metric)}")
 
     def __repr__(self):
+        """How many images, the task, and the first two numbers."""
         head = ", ".join(f"{row.metric} {_number(row.value)} ({_number(row.low)} to {_number(row.high)})" for row in _headline(self)[:2])
         return f"<Evaluation of {len(self):,} images, {self.task}: {head}>"
 
     def _repr_html_(self):
+        """The table, for Jupyter."""
         return self.table.to_html(index=False, float_format="{:.3f}".format, na_rep="–", border=0)
 
     def plot(self, kind, ax=None):
         """Draw a figure, "roc", "pr", "confusion", "reliability" or "recall", on `ax` or a new figure; returns the matplotlib Axes."""
         if kind not in PLOTS:
             raise ValueError(f"no figure is called {kind!r}; choose one of {', '.join(PLOTS)}")
-        from matplotlib import pyplot, rc_context
-        with rc_context(STYLE):
-            return PLOTS[kind](self, pyplot.subplots(figsize=(4.5, 3.9), layout="constrained")[1] if ax is None else ax)
+        return draw(PLOTS[kind], self, ax)
 
     def mistakes(self, count=12):
         """The rows on which the model errs with the greatest certainty (DataFrame: row, true, called, score), for two or more classes."""
@@ -859,6 +873,11 @@ class Evaluation(Predictions):
         names = np.array(self.classes, dtype=object)
         shown = self.y_score if self.task == "binary" else self.y_score.max(1)
         return pd.DataFrame({"row": rows, "true": names[self.y_true[rows]], "called": names[self.called[rows]], "score": shown[rows]})
+
+# %% ../../nbs/3_evaluation/35_report.ipynb #15184c41
+@dataclass(repr=False)
+class Evaluation(Results):
+    """How good a model's predictions are, with intervals, figures and reports. Made by `evaluate` or `evaluate_table`."""
 
     def to_csv(self, path):
         """Write the table; numbers keep every digit, undefined ones stay empty. Returns the Path; OSError of one line."""
