@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['MU', 'WAVES', 'Ellipsoid', 'ellipsoid', 'interval', 'thickness', 'pixel_centres', 'bounds', 'project_slowly',
            'groups', 'project', 'shadow', 'expose', 'log_transform', 'display', 'Nodule', 'Patient', 'draw_patient',
-           'organs', 'contains', 'scaled', 'draw_nodule', 'aerated', 'rod', 'bones', 'vessels', 'outside', 'limbs',
-           'anatomy', 'nodule_bodies', 'Pose', 'draw_pose', 'moved', 'Phantom', 'pixel_boxes', 'burn_marker',
-           'chest_radiograph', 'write_radiograph', 'study_plan', 'study', 'write_study', 'clear_study', 'hounsfield',
-           'ct_slice', 'cut', 'Ecg', 'beat_times', 'ecg', 'wave']
+           'organs', 'contains', 'scaled', 'draw_nodule', 'aerated', 'rod', 'bones', 'vessel_paths', 'vessels',
+           'outside', 'limbs', 'anatomy', 'nodule_bodies', 'Pose', 'draw_pose', 'moved', 'Phantom', 'pixel_boxes',
+           'burn_marker', 'chest_radiograph', 'write_radiograph', 'study_plan', 'study', 'write_study', 'clear_study',
+           'hounsfield', 'ct_slice', 'cut', 'Ecg', 'beat_times', 'ecg', 'wave']
 
 # %% ../../nbs/1_images/16_phantoms.ipynb #4b03a5ed
+import hashlib
 import json
 import os
 from dataclasses import dataclass, field, replace
@@ -180,7 +181,7 @@ def display(line_integral, *, bits=12, limits=(2.0, 92.0), enhance=0.6, reach=0.
 # %% ../../nbs/1_images/16_phantoms.ipynb #8d10cd4d
 @dataclass(frozen=True)
 class Nodule:
-    """A round lesion: `centre` (z, y, x) and `diameter` in mm; `density` 1 is soft tissue, less is ground glass, 2 is calcified like a rib."""
+    """A round lesion: `centre` (z, y, x) and `diameter` in mm; `density` 1 is soft tissue, less ground glass, 2 calcified like a rib."""
     centre: tuple
     diameter: float = 20.0
     density: float = 1.0
@@ -252,7 +253,7 @@ def scaled(ellipsoid, by):
     return replace(ellipsoid, matrix=ellipsoid.matrix * max(1 + by / shortest, 0)**2)
 
 # %% ../../nbs/1_images/16_phantoms.ipynb #8059cde2
-def draw_nodule(patient, rng, *, diameters=(8, 30), densities=(1.0, 2.0)):
+def draw_nodule(patient, rng, *, diameters=(10, 36), densities=(1.0, 2.0)):
     """A `Nodule` at a random place, wholly in the aerated part of a lung. Raises ValueError if it does not fit in."""
     body, diameter = organs(patient), float(rng.uniform(*diameters))
     blocked = [scaled(body[name], diameter / 2) for name in ("heart", "right dome", "left dome", "aorta")]
@@ -319,22 +320,28 @@ def bones(patient):
     return parts + [ellipsoid(add, (-30 * h, -82 * w, 0), (80 * h, 6 * w, 16 * w), name="breastbone")]
 
 # %% ../../nbs/1_images/16_phantoms.ipynb #a9e46462
-def vessels(patient, *, branches=13):
-    """The vessels of both lungs, tapering from the root of the lung outwards; a vessel seen end-on looks like a small nodule."""
+def vessel_paths(patient, side, rng, *, branches=13, points=8):
+    """Bent lines from the root of one lung (`side` -1 right, 1 left) outwards, fanned from top to bottom: (branches, points, 3) in mm."""
+    rise = 1.6 * np.sin(np.pi * ((np.arange(branches) + 0.5) / branches - 0.5))
+    aim = np.stack([rise, rng.normal(0, 0.7, branches), side * rng.uniform(0.4, 1.0, branches)], axis=1)
+    reach = patient.height * rng.uniform(60, 120, branches) / np.linalg.norm(aim, axis=1)
+    bend = np.cumsum(rng.normal(0, 3.0, (branches, points, 3)), axis=1)
+    t = np.linspace(0, 1, points)[:, None]
+    return np.array([-4.0, 8.0, side * 34 * patient.width]) + t * ((aim * reach[:, None])[:, None] + bend)
+
+# %% ../../nbs/1_images/16_phantoms.ipynb #6677bd88
+def vessels(patient):
+    """The vessels of both lungs, tapering outwards, where there is air; a vessel seen end-on looks like a small nodule."""
     rng, body, parts = np.random.default_rng(patient.seed), organs(patient), []
-    blocked = [body[name] for name in ("heart", "right dome", "left dome", "aorta")]
     for side, name in ((-1, "right lung"), (1, "left lung")):
-        lung, root = body[name], np.array([-4.0, 8.0, side * 34 * patient.width])
-        for branch in range(branches):
-            aim = np.array([np.sin(np.pi * (branch + 0.5) / branches - np.pi / 2) * 1.6, rng.normal(0, 0.7), side * rng.uniform(0.4, 1.0)])
-            aim, length = aim / np.linalg.norm(aim), rng.uniform(60, 120) * patient.height
-            t = np.linspace(0, 1, 8)[:, None]
-            bend = np.cumsum(rng.normal(0, 3.0, (8, 3)), axis=0)
-            path = root + t * length * aim + bend * t
-            keep = contains(lung, path) & ~np.any([contains(one, path) for one in blocked], axis=0)
+        paths = vessel_paths(patient, side, rng)
+        air = contains(body[name], paths)
+        for other in ("heart", f"{name.split()[0]} dome", "aorta"):
+            air &= ~contains(body[other], paths)
+        for path, keep, width in zip(paths, air, rng.uniform(3.5, 6.0, len(paths)), strict=True):
             if keep.sum() > 2:
-                radius = rng.uniform(3.5, 6.0) * (1 - 0.7 * t[keep, 0])
-                parts += rod(MU["blood"] - MU["lung"], path[keep], radius, step=14, name="vessel")
+                taper = width * (1 - 0.7 * np.linspace(0, 1, len(path))[keep])
+                parts += rod(MU["blood"] - MU["lung"], path[keep], taper, step=14, name="vessel")
     return parts
 
 # %% ../../nbs/1_images/16_phantoms.ipynb #88941f11
@@ -457,20 +464,21 @@ def chest_radiograph(patient=0, *, nodules=0, pose=None, size=64, field_of_view=
     return Phantom(image, masks, pixel_boxes(lesions, shape, spacing), int(bool(lesions)), spacing, patient, pose)
 
 # %% ../../nbs/1_images/16_phantoms.ipynb #496f546f
-def write_radiograph(path, phantom, *, number=1, seed=0):
-    """Write a radiograph `Phantom` as a DICOM file of modality DX, marked as synthetic. Gives the path."""
+def write_radiograph(path, phantom, *, number=1):
+    """Write a radiograph `Phantom` as a DICOM file of modality DX, marked as synthetic. The same picture gets the same identifiers."""
     from pydicom.uid import generate_uid
 
     from medbook.images.dicom import write_image
 
-    patient, source = phantom.patient, ["medbook phantom", str(seed), phantom.patient.id]
+    patient, source = phantom.patient, ["medbook phantom", repr(phantom.patient)]
+    picture = hashlib.sha256(phantom.image.tobytes()).hexdigest()
     return write_image(
-        path, phantom.image, modality="DX", spacing=phantom.spacing, ImagerPixelSpacing=list(phantom.spacing),
+        path, phantom.image, modality="DX", spacing=phantom.spacing,
         PatientID=patient.id, PatientName=patient.id.replace("-", "^"), PatientAge=f"{patient.age:03d}Y", PatientSex=patient.sex,
         PatientIdentityRemoved="YES", DeidentificationMethod="synthetic phantom, no patient", Manufacturer="medbook",
-        BodyPartExamined="CHEST", ViewPosition="PA", SeriesDescription="simulated chest radiograph", InstanceNumber=number,
+        BodyPartExamined="CHEST", ViewPosition="PA", SeriesDescription="simulated chest radiograph", InstanceNumber=str(number),
         StudyInstanceUID=generate_uid(entropy_srcs=[*source, "study"]), SeriesInstanceUID=generate_uid(entropy_srcs=[*source, "series"]),
-        SOPInstanceUID=generate_uid(entropy_srcs=[*source, "image", str(number)]), WindowCenter=2048, WindowWidth=4096)
+        SOPInstanceUID=generate_uid(entropy_srcs=[*source, picture, str(number)]), WindowCenter="2048", WindowWidth="4096")
 
 # %% ../../nbs/1_images/16_phantoms.ipynb #fd523e0b
 def study_plan(patients=300, *, images_per_patient=(1, 3), prevalence=0.2, seed=0):
@@ -482,7 +490,7 @@ def study_plan(patients=300, *, images_per_patient=(1, 3), prevalence=0.2, seed=
     rng = np.random.default_rng([seed, 0])
     ill = rng.permutation(np.arange(patients) < round(prevalence * patients))
     counts, width = rng.integers(low, high + 1, patients), max(4, len(str(patients)))
-    lesions = ill * rng.integers(1, 4, patients)
+    lesions = ill * rng.integers(1, 5, patients)
     return [(draw_patient([seed, 1, i], nodules=int(lesions[i]), id=f"PHANTOM-{i + 1:0{width}d}"), int(counts[i])) for i in range(patients)]
 
 # %% ../../nbs/1_images/16_phantoms.ipynb #e3cdeeb0
@@ -517,7 +525,7 @@ def write_study(folder, *, patients=300, images_per_patient=(1, 3), prevalence=0
         person = phantom.patient
         number, last = (number + 1 if person.id == last else 1), person.id
         name = f"images/{person.id}-{number}.dcm"
-        write_radiograph(folder / name, phantom, number=number, seed=seed)
+        write_radiograph(folder / name, phantom, number=number)
         boxes = json.dumps([[round(v, 2) for v in box] for box in phantom.boxes])
         rows.append((name, ("normal", "nodule")[phantom.label], person.id, person.age, person.sex, boxes))
         if progress:
