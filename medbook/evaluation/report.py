@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['ROWS', 'COLUMNS', 'INK', 'SOFT', 'BLUE', 'RED', 'COLOURS', 'STYLE', 'ABOUT_A_LABEL', 'PLOTS', 'MEANINGS', 'SEVERAL',
            'HEADLINES', 'Predictions', 'check', 'draw', 'plot_roc', 'plot_pr', 'plot_confusion', 'reliability',
-           'plot_reliability', 'plot_recall', 'plot_history', 'render', 'Results', 'Evaluation', 'evaluate',
-           'read_predictions', 'choose_threshold', 'evaluate_table']
+           'plot_reliability', 'plot_recall', 'plot_history', 'render', 'Results', 'Evaluation', 'evaluate']
 
 # %% ../../nbs/3_evaluation/35_report.ipynb #895fea1d
 import base64
@@ -877,7 +876,7 @@ class Results(Predictions):
 # %% ../../nbs/3_evaluation/35_report.ipynb #15184c41
 @dataclass(repr=False)
 class Evaluation(Results):
-    """How good a model's predictions are, with intervals, figures and reports. Made by `evaluate` or `evaluate_table`."""
+    """How good a model's predictions are, with intervals, figures and reports. Made by `evaluate`."""
 
     def to_csv(self, path):
         """Write the table; numbers keep every digit, undefined ones stay empty. Returns the Path; OSError of one line."""
@@ -924,129 +923,3 @@ def evaluate(y_true, y_score, *, patients=None, classes=None, threshold=None, co
                     resamples=resamples, seed=seed)
     table = pd.DataFrame(ROWS[checked.task](checked), columns=COLUMNS)
     return Evaluation(**{field.name: getattr(checked, field.name) for field in fields(Predictions)}, table=table)
-
-# %% ../../nbs/3_evaluation/35_report.ipynb #75f0d511
-def read_predictions(path):
-    """Read a CSV table of predictions, checked for `evaluate_table` (DataFrame). ValueError or OSError of one line that names the file."""
-    path = Path(path)
-    try:
-        table = pd.read_csv(path, dtype={"id": str, "patient": str, "split": str})
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no file {path}; give the table of predictions") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is empty or no CSV table ({' '.join(str(error).split())}); write it as UTF-8 with a header") from error
-    try:
-        if table.empty:
-            raise ValueError("the table has no rows; give one row for each image")
-        _columns(table)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return table
-
-# %% ../../nbs/3_evaluation/35_report.ipynb #ce95d7fc
-def _columns(table):
-    """(labels, scores, class names) of a table of predictions; ValueError where a column is missing or holds what it should not."""
-    scores = [name for name in table.columns if str(name).startswith("score_")] or [name for name in ("score",) if name in table]
-    if not scores:
-        raise ValueError(f"no column score_<class> or score; there are: {', '.join(map(str, table.columns))}")
-    classes = [name.removeprefix("score_") for name in scores] if scores != ["score"] else None
-    several = [f"y_true_{name}" for name in classes or ()]
-    wanted = several if several and set(several) <= set(table.columns) else ["y_true"]
-    if not set(wanted) <= set(table.columns):
-        raise ValueError(f"no column y_true; there are: {', '.join(map(str, table.columns))}")
-    labels = table[wanted[0]] if wanted == ["y_true"] else table[wanted]
-    return _numbers_of(labels, classes), _floats(table[scores]), classes
-
-# %% ../../nbs/3_evaluation/35_report.ipynb #5b47dc81
-def _floats(scores):
-    """Score columns as float64 (n, columns), or (n,) for a single one; ValueError names the first cell that is no number."""
-    values = scores.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
-    bad = np.argwhere(~np.isfinite(values))
-    if len(bad):
-        row, column = bad[0]
-        raise ValueError(f"column {scores.columns[column]} holds '{scores.iat[row, column]}' in row {row + 1}; "
-                         f"{len(np.unique(bad[:, 0]))} rows hold no finite number there, mend or drop them")
-    return values[:, 0] if values.shape[1] == 1 else values
-
-# %% ../../nbs/3_evaluation/35_report.ipynb #d430e73d
-def _numbers_of(labels, classes):
-    """Labels, class numbers or class names, as int64; ValueError names the first that is neither."""
-    numbers = labels.apply(pd.to_numeric, errors="coerce") if labels.ndim == 2 else pd.to_numeric(labels, errors="coerce")
-    if classes and labels.ndim == 1 and numbers.isna().any():
-        numbers = labels.map({name: number for number, name in enumerate(classes)})
-    bad = np.argwhere(~((numbers >= 0) & (numbers % 1 == 0)).to_numpy())
-    if len(bad):
-        value = labels.iat[tuple(bad[0])] if labels.ndim == 2 else labels.iat[bad[0][0]]
-        known = "0 or 1" if classes is None or labels.ndim == 2 else f"one of {', '.join(classes[:8])}, or their numbers"
-        raise ValueError(f"y_true holds '{value}' in row {bad[0][0] + 1}; a label is {known}")
-    return numbers.to_numpy(np.int64)
-
-# %% ../../nbs/3_evaluation/35_report.ipynb #9e172a3c
-def choose_threshold(y_true, y_score):
-    """The threshold with the largest sensitivity + specificity for two classes, halfway to the next score below; NaN for one class only.
-
-    Of several that are best the lowest is taken: it misses fewer cases. Youden, Cancer 3 (1950) 32-35.
-    """
-    _, labels, scores = metrics.check_cases(y_true, y_score)
-    curve = metrics.roc_curve(labels, scores)
-    index = curve.tpr - curve.fpr
-    if np.isnan(index).any():
-        return math.nan
-    best = np.flatnonzero(index >= index.max() - 1e-12)[-1]
-    above, below = (min(curve.thresholds[k], 1.0) if k < len(index) else 0.0 for k in (best, best + 1))
-    return float((above + below) / 2)
-
-# %% ../../nbs/3_evaluation/35_report.ipynb #b4e1d5f9
-def _one_split(table, split):
-    """The rows to judge, and the name of their split ("" where the table has none)."""
-    if "split" not in table:
-        if split is not None:
-            raise ValueError(f"the table has no column split, so split={split!r} cannot be taken")
-        return table, ""
-    present = list(dict.fromkeys(table["split"].dropna()))
-    split = split or next((name for name in ("test", "valid") if name in present), None)
-    if split is None:
-        return table, ""
-    if split not in present:
-        raise ValueError(f"no row has split {split!r}; there are: {', '.join(map(str, present))}")
-    return table[table["split"] == split], split
-
-# %% ../../nbs/3_evaluation/35_report.ipynb #66686699
-def _threshold_from_valid(table, split):
-    """(threshold or None, notes): chosen on the valid rows, unless they are the ones to judge."""
-    valid = table[table["split"] == "valid"] if "split" in table else table[:0]
-    if split in ("valid", "") or valid.empty:
-        return None, ["The threshold is 0.5: there are no other cases to choose it on."]
-    labels, scores, _ = _columns(valid)
-    threshold = choose_threshold(labels, scores)
-    if math.isnan(threshold):
-        return None, ["The threshold is 0.5: the valid rows hold cases of one class only."]
-    notes = [f"The threshold {threshold:.3g} was chosen on the {len(valid):,} valid images, where sensitivity + specificity is largest."]
-    there, here = labels.mean(), _columns(table[table["split"] == split])[0].mean()
-    if abs(there - here) > 0.05:
-        notes.append(f"The prevalence is {there:.1%} in valid and {here:.1%} in {split}: a threshold that suits the one "
-                     "need not suit the other, and the accuracy at the largest score (0.5) may differ from the one at the threshold.")
-    return threshold, notes
-
-# %% ../../nbs/3_evaluation/35_report.ipynb #2803b9c3
-def evaluate_table(table, *, split=None, threshold=None, **options):
-    """Judge a table of predictions.
-
-    - `table`: DataFrame with `y_true` (or `y_true_<class>`) and `score_<class>` (or `score`), perhaps `patient`, `split`, `id`.
-    - `split`: whose rows are judged; if not given, test, or else valid, or else all rows.
-    - `threshold`: for two classes; if not given, chosen on the valid rows (`choose_threshold`), or 0.5 where these are judged themselves.
-    - `options`: confidence, resamples, seed of `evaluate`.
-
-    Returns (Evaluation, notes), the notes a list of sentences for `to_html`. A patient column that repeats the id names nobody.
-    Raises ValueError with one line on bad input.
-    """
-    rows, split = _one_split(table, split)
-    y_true, y_score, classes = _columns(rows)
-    two = y_true.ndim == 1 and (y_score.ndim == 1 or y_score.shape[1] == 2)
-    notes = [f"Judged are the {len(rows):,} images of the {split} split."] if split else []
-    if two and threshold is None:
-        threshold, more = _threshold_from_valid(table, split)
-        notes += more
-    named = "patient" in rows and not ("id" in rows and (rows["patient"].astype(str) == rows["id"].astype(str)).all())
-    return evaluate(y_true, y_score, classes=classes, threshold=threshold, **options,
-                    patients=rows["patient"].to_numpy() if named else None), notes
