@@ -9,9 +9,9 @@ __all__ = ['wilson', 'IntervalWarning', 'bootstrap', 'midranks', 'placements', '
 # %% ../../nbs/3_evaluation/32_intervals.ipynb #77fb339f
 import inspect
 import warnings
+from statistics import NormalDist
 
 import numpy as np
-from scipy.stats import norm
 
 from .metrics import auc, check_cases
 
@@ -20,7 +20,7 @@ def _normal_quantile(confidence):
     """z with the share `confidence` of a standard normal between -z and z."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence}; give a share between 0 and 1, such as 0.95")
-    return norm.ppf(0.5 + confidence / 2)
+    return NormalDist().inv_cdf(0.5 + confidence / 2)
 
 # %% ../../nbs/3_evaluation/32_intervals.ipynb #883dc7b0
 def wilson(successes, n, confidence=0.95):
