@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 export MEDBOOK_DATA ?= $(wildcard $(CURDIR)/../shared/data)
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 export JUPYTER_PLATFORM_DIRS := 1
 
 .PHONY: help install demo test lab run export readme bench lint lock chromium clean

@@ -1,4 +1,6 @@
 """Execute notebooks, each in a fresh kernel, and store their outputs: `python tests/run_notebooks.py [NOTEBOOK ...]`."""
+import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -13,10 +15,25 @@ def chapters():
     return sorted(path for path in ROOT.glob("nbs/**/*.ipynb") if ".ipynb_checkpoints" not in path.parts)
 
 
+LOADER_NOISE = re.compile(r"^([IWEF]\d{4} |WARNING: All log messages before absl|To enable the following instructions).*\n?", re.MULTILINE)
+
+
+def drop_noise(book):
+    """Remove what TensorFlow's C++ logger says while it loads; everything else on standard error stays to be seen."""
+    for cell in book.cells:
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stderr":
+                output["text"] = LOADER_NOISE.sub("", output["text"])
+        if "outputs" in cell:
+            cell["outputs"] = [output for output in cell["outputs"] if output.get("name") != "stderr" or output["text"].strip()]
+
+
 def execute(path):
     """The notebook at `path` after a run in a fresh kernel, started in the notebook's own folder."""
     book = nbformat.read(path, as_version=4)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     NotebookClient(book, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
+    drop_noise(book)
     return book
 
 

@@ -65,6 +65,8 @@ def checked(table, path="the table"):
     for name in scores:
         table[name] = numbers(table, name, path)
     if several:
+        if missing := [name for name in class_names(table) if f"y_true_{name}" not in table]:
+            raise TableError(f"{path}: has score_{missing[0]} but no column y_true_{missing[0]}; every finding needs both")
         for name in several:
             table[name] = numbers(table, name, path).astype(int)
     else:
@@ -77,7 +79,8 @@ def numbers(table, name, path):
     values = pd.to_numeric(table[name], errors="coerce").astype(float)
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
-        raise TableError(f"{path}: {name} is {table[name].iloc[bad[0]]!r} in row {bad[0] + 2}, not a number; mend or remove {len(bad)} such rows")
+        odd = table[name].iloc[bad[0]]
+        raise TableError(f"{path}: {name} is {odd!r} in row {bad[0] + 2}, not a number; mend or remove {len(bad)} such rows")
     return values
 
 # %% ../../nbs/3_evaluation/36_predictions.ipynb #ac250d92
@@ -85,15 +88,16 @@ def truths(table, path):
     """`y_true` as class numbers; names are looked up among the score columns' classes."""
     classes = class_names(table)
     names = table["y_true"].astype(str).str.strip()
-    places = {name: place for place, name in enumerate(classes)} | {str(place): place for place in range(len(classes))} | {f"{place}.0": place for place in range(len(classes))}
+    places = {word: place for place, name in enumerate(classes) for word in (f"{place}.0", str(place), name)}
     unknown = np.flatnonzero(~names.isin(list(places)))
     if len(unknown):
-        raise TableError(f"{path}: y_true is {names.iloc[unknown[0]]!r} in row {unknown[0] + 2}; the classes are {', '.join(classes)} (or their numbers from 0)")
+        odd = names.iloc[unknown[0]]
+        raise TableError(f"{path}: y_true is {odd!r} in row {unknown[0] + 2}; the classes are {', '.join(classes)}, or numbers from 0")
     return names.map(places).astype(int)
 
 # %% ../../nbs/3_evaluation/36_predictions.ipynb #9e2ad225
 def choose_threshold(y_true, y_score):
-    """The threshold with the largest sensitivity + specificity (Youden 1950), half-way down to the next lower score; 0.5 where a class is missing.
+    """The threshold with the largest sensitivity + specificity (Youden 1950), half-way down to the next score; 0.5 if a class is missing.
 
     `y_true` (n,) of 0 and 1, `y_score` (n,): the positive class's probability.
     """
@@ -107,13 +111,12 @@ def choose_threshold(y_true, y_score):
 
 # %% ../../nbs/3_evaluation/36_predictions.ipynb #de06b9b3
 def table_parts(table):
-    """(y_true, y_score, patients) as `evaluate` takes them: labels (n,) or (n, L), scores (n,) or (n, classes), patients (n,) or None where each has one image."""
-    several = [name for name in table.columns if name.startswith("y_true_")]
-    y_true = table[several].to_numpy(int) if several else table["y_true"].to_numpy(int)
+    """(y_true, y_score, patients) as `evaluate` takes them; patients are None where none are given, or they only repeat `id`."""
+    several = [f"y_true_{name}" for name in class_names(table)]
+    y_true = table[several].to_numpy(int) if set(several) <= set(table) else table["y_true"].to_numpy(int)
     y_score = table[score_columns(table)].to_numpy(float)
-    patients = table["patient"].astype(str).to_numpy() if "patient" in table else None
-    if patients is not None and len(np.unique(patients)) == len(patients):
-        patients = None
+    known = "patient" in table and not ("id" in table and (table["patient"] == table["id"]).all())
+    patients = table["patient"].astype(str).to_numpy() if known else None
     return y_true, y_score[:, 0] if y_score.shape[1] == 1 else y_score, patients
 
 # %% ../../nbs/3_evaluation/36_predictions.ipynb #8089d963

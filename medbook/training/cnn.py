@@ -18,7 +18,7 @@ from keras import layers
 
 # %% ../../nbs/4_training/41_cnn.ipynb #3ae7cdbe
 def block_size(size, kernel_size=3, pool=2, padding="valid"):
-    """Pixels along one side after a convolution (stride 1) and pooling: `floor((size - kernel_size + 1) / pool)`, or `floor(size / pool)` for "same"."""
+    """Pixels along one side after a convolution and pooling: `(size - kernel_size + 1) // pool`, or `size // pool` for "same"."""
     convolved = size - kernel_size + 1 if padding == "valid" else size
     return max(convolved, 0) // pool
 
@@ -99,13 +99,13 @@ def chest_rgb_binary(input_shape=(224, 224, 3), classes=1, **options):
 
 # %% ../../nbs/4_training/41_cnn.ipynb #5c168902
 def conv_norm(x, filters, kernel_size=3, *, strides=1):
-    """A convolution without bias and a batch normalisation, which brings the bias. (batch, h, w, c) → (batch, ⌈h/strides⌉, ⌈w/strides⌉, filters)."""
+    """A convolution without bias, then batch normalisation, which brings one: (n, h, w, c) → (n, ⌈h/strides⌉, ⌈w/strides⌉, filters)."""
     x = layers.Conv2D(filters, kernel_size, strides=strides, padding="same", use_bias=False)(x)
-    return layers.BatchNormalization()(x)
+    return layers.BatchNormalization(momentum=0.9)(x)
 
 # %% ../../nbs/4_training/41_cnn.ipynb #9e7f42e3
 def residual_block(x, filters, *, strides=1):
-    """ReLU(x + F(x)), F two 3 × 3 convolutions (He et al. 2016); the shortcut is pooled and mixed by 1 × 1 where shapes differ (He et al. 2019)."""
+    """ReLU(x + F(x)), F two 3 × 3 convolutions (He et al. 2016); where shapes differ x is pooled and mixed by 1 × 1 (He et al. 2019)."""
     change = conv_norm(x, filters, strides=strides)
     change = conv_norm(layers.ReLU()(change), filters)
     if strides > 1:
@@ -115,7 +115,7 @@ def residual_block(x, filters, *, strides=1):
     return layers.ReLU()(layers.Add()([x, change]))
 
 # %% ../../nbs/4_training/41_cnn.ipynb #3b212afc
-def compact(input_shape=(28, 28, 1), classes=2, *, widths=(32, 64, 128), blocks=2, dropout=0.3, multi_label=False):
+def compact(input_shape=(28, 28, 1), classes=2, *, widths=(32, 64, 128), blocks=1, dropout=0.3, multi_label=False):
     """A small residual network for images of 28 × 28 to 64 × 64 pixels (any size of 8 × 8 or more runs).
 
     `widths` are the channels at each scale, with `blocks` residual blocks a scale; above 48 pixels the first convolution strides by two.
@@ -123,7 +123,7 @@ def compact(input_shape=(28, 28, 1), classes=2, *, widths=(32, 64, 128), blocks=
     """
     check_size(input_shape, len(widths) , 1, 2, "same")
     inputs = layers.Input(input_shape)
-    x = layers.BatchNormalization(center=False, scale=False, dtype="float32", name="brightness")(inputs)
+    x = layers.BatchNormalization(momentum=0.9, center=False, scale=False, dtype="float32", name="brightness")(inputs)
     x = layers.ReLU()(conv_norm(x, widths[0], strides=2 if min(input_shape[:2]) > 48 else 1))
     for scale, filters in enumerate(widths):
         for block in range(blocks):
@@ -164,7 +164,8 @@ RECIPES = {
     "digits_double": Recipe(epochs=5, batch_size=64),
     "chest_gray_two_class": Recipe(),
     "chest_rgb_binary": Recipe(),
-    "compact": Recipe(epochs=None, batch_size=64, learning_rate=2e-3, schedule="cosine", weight_decay=0.02, augment=True, balance="auto", members=3),
+    "compact": Recipe(epochs=None, batch_size=64, learning_rate=2e-3, schedule="cosine", weight_decay=0.02, augment=True,
+                      balance="auto", members=5),
 }
 
 # %% ../../nbs/4_training/41_cnn.ipynb #08433501
@@ -204,7 +205,7 @@ def foreign_parts(config):
 
 # %% ../../nbs/4_training/41_cnn.ipynb #5b62cd0d
 def load_model(path):
-    """The Keras model saved at `path`, a `.keras` file. Raises ModelError when it is missing, broken, of another kind, or wants to run code."""
+    """The Keras model in the `.keras` file `path`. ModelError when it is missing, broken, of another kind, or wants to run code."""
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"{path}: there is no such model file")
@@ -214,7 +215,8 @@ def load_model(path):
         with zipfile.ZipFile(path) as archive:
             config = json.loads(archive.read("config.json"))
         if parts := foreign_parts(config):
-            raise ModelError(f"{path}: refused, it holds {', '.join(sorted(set(parts)))}, which could run code; save a model of Keras layers only")
+            names = ", ".join(sorted(set(parts)))
+            raise ModelError(f"{path}: refused, it holds {names}, which could run code; save a model of Keras layers only")
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except ModelError:
         raise

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['targets', 'loss_of', 'output_layer', 'class_weights', 'epoch_order', 'Batches', 'learning_rate', 'automatic_epochs',
            'has_bfloat16', 'set_precision', 'leaf_layers', 'atomic', 'State', 'values_of', 'reseed', 'Stopped',
-           'TrainingError', 'Keeper', 'store', 'restore', 'best_epoch', 'exhausted', 'Progress', 'trainee', 'train',
-           'average', 'scores', 'predict', 'Run', 'write_report', 'describe', 'device', 'Folder', 'same', 'differences',
-           'check_same', 'ctrl_c', 'check', 'settle', 'members_of', 'fit', 'train_members', 'conclude']
+           'TrainingError', 'Keeper', 'store', 'restore', 'best_epoch', 'exhausted', 'Progress', 'trainee',
+           'start_anew', 'train', 'average', 'scores', 'predict', 'Run', 'write_report', 'describe', 'device', 'Folder',
+           'same', 'differences', 'check_same', 'ctrl_c', 'check', 'settle', 'members_of', 'fit', 'train_members',
+           'finish_member', 'stopped', 'conclude']
 
 # %% ../../nbs/4_training/42_fitting.ipynb #69b7aaff
 import json
@@ -31,7 +32,7 @@ from .cnn import RECIPES, Recipe, build, load_model
 
 # %% ../../nbs/4_training/42_fitting.ipynb #175e5ca1
 def targets(labels, outputs):
-    """Labels as float32 targets of the network's output shape: (n, L) findings as they are, (n, 1) for one sigmoid, else one-hot (n, outputs)."""
+    """Labels as float32 targets of the output's shape: findings (n, L) as they are, (n, 1) for one sigmoid, else one-hot (n, outputs)."""
     labels = np.asarray(labels)
     if labels.ndim == 2:
         return labels.astype("float32")
@@ -56,7 +57,7 @@ def output_layer(model):
 
 # %% ../../nbs/4_training/42_fitting.ipynb #4f9bcef6
 def class_weights(labels):
-    """w_c = n / (K · n_c) for each class: every class then counts alike (King and Zeng 2001). Labels (n,) of 0 to K − 1; returns float32 (K,)."""
+    """w_c = n / (K · n_c) for each class, so that all count alike (King and Zeng 2001). Labels (n,) of 0 to K − 1; float32 (K,)."""
     counts = np.bincount(labels)
     return (len(labels) / (len(counts) * np.maximum(counts, 1))).astype("float32")
 
@@ -91,7 +92,7 @@ class Batches(keras.utils.PyDataset):
 
 # %% ../../nbs/4_training/42_fitting.ipynb #9312b65b
 def learning_rate(schedule, peak, steps):
-    """A number (`"constant"`) or Keras's cosine decay over `steps` with a warm-up of a tenth of them (`"cosine"`; Loshchilov and Hutter 2017)."""
+    """A number ("constant"), or a cosine decay over `steps` with a warm-up of a tenth of them ("cosine"; Loshchilov and Hutter 2017)."""
     if schedule == "constant":
         return peak
     if schedule != "cosine":
@@ -106,7 +107,7 @@ def automatic_epochs(images, *, presentations=100_000, least=8, most=60):
 
 # %% ../../nbs/4_training/42_fitting.ipynb #b8c47ee7
 def has_bfloat16():
-    """Whether this machine multiplies bfloat16 faster than float32: AVX512-BF16 or AMX on a CPU (TensorFlow), an Ampere or newer GPU, a TPU."""
+    """Whether bfloat16 is the faster here: AVX512-BF16 or AMX on a CPU (TensorFlow), an Ampere or newer GPU, a TPU."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -133,7 +134,7 @@ def set_precision(model, precision):
     if precision not in policies:
         raise ValueError(f"precision must be 'auto', 'float32' or 'bfloat16', got {precision!r}")
     inner = leaf_layers(model)[:-1]
-    first = next((place for place, layer in enumerate(inner) if hasattr(layer, "kernel")), 0)
+    first = next((place for place, layer in enumerate(inner) if hasattr(layer, "kernel_size") or isinstance(layer, keras.layers.Dense)), 0)
     for layer in inner[first:]:
         layer.dtype_policy = policies[precision]
     return precision
@@ -220,7 +221,7 @@ class Keeper(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if not np.isfinite(logs["loss"]):
-            raise TrainingError(f"the loss became {logs['loss']} in epoch {epoch + 1}; lower the learning rate or look for odd values in the images")
+            raise TrainingError(f"the loss became {logs['loss']} in epoch {epoch + 1}; lower the learning rate or look for odd images")
         names = {name: name.replace("val_", "valid_") for name in logs}
         row = {"member": self.state.member + 1, "epoch": epoch + 1, **{names[name]: round(float(value), 6) for name, value in logs.items()}}
         self.state.history.append({**row, "seconds": round(time.perf_counter() - self.start, 3)})
@@ -273,8 +274,9 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[loss]}")
-        self.bar = Bar(*columns, transient=True)
+        words, loss = TextColumn("{task.description}"), TextColumn("{task.fields[loss]}")
+        self.bar = Bar(words, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), loss, transient=True)
+        self.bar.disable = not (self.bar.console.is_terminal or self.bar.console.is_jupyter)
         self.bar.start()
         self.task = self.bar.add_task(f"{self.title}, epoch {epoch + 1} of {self.epochs}", total=self.params["steps"], loss="")
 
@@ -300,22 +302,34 @@ def trainee(model, recipe, steps, *, symmetry="none", seed=0):
     return learner
 
 # %% ../../nbs/4_training/42_fitting.ipynb #617da001
-def train(model, dataset, recipe, state, keep, *, seed=0, patience=None, progress=True, stop=None):
-    """Train `model` from where `state` stands to the recipe's last epoch; `keep(state)` is called after each. Leaves the kept weights in `model`."""
-    parts = {name: dataset.subset(name) for name in ("train", "valid") if (dataset.splits == name).any()}
-    weights = class_weights(dataset.subset("train").labels) if recipe.balance == "weights" else None
-    seeds = (seed, state.member)
-    batches = Batches(parts["train"], model.output_shape[-1], recipe.batch_size, seed=seeds, weights=weights)
-    learner = trainee(model, recipe, len(batches) * recipe.epochs, symmetry=dataset.card.symmetry, seed=seed)
+def start_anew(learner, model):
+    """Give a compiled `learner` the weights of `model`, and its optimiser the numbers of step 0."""
+    for target, source in zip(learner.weights, model.weights, strict=True):
+        target.assign(source)
+    learner.optimizer.build(learner.trainable_variables)
+    for variable in learner.optimizer.variables:
+        if variable is not learner.optimizer._learning_rate:
+            variable.assign(np.zeros(variable.shape))
+
+# %% ../../nbs/4_training/42_fitting.ipynb #ae7b9be7
+def train(learner, parts, recipe, state, keep, *, seed=0, patience=None, progress=True, stop=None):
+    """Train a compiled `learner` from where `state` stands to the last epoch, `keep(state)` after each; leaves it the kept weights.
+
+    `parts` are the data sets "train" and, if there is one, "valid".
+    """
+    labels, outputs, seeds = parts["train"].labels, learner.output_shape[-1], (seed, state.member)
+    weights = class_weights(labels) if recipe.balance == "weights" else None
+    batches = Batches(parts["train"], outputs, recipe.batch_size, seed=seeds, weights=weights)
+    valid = Batches(parts["valid"], outputs, 256) if "valid" in parts else None
     if state.epoch:
         restore(state, learner, optimizer=True)
-    valid = Batches(parts["valid"], model.output_shape[-1], 256) if "valid" in parts else None
     callbacks = [Keeper(state, batches, keep, seed=seeds, patience=patience, stop=stop)]
     if progress:
         callbacks.append(Progress(recipe.epochs, state.member, recipe.members))
     try:
         if state.epoch < recipe.epochs and not exhausted(state, patience):
-            learner.fit(batches, validation_data=valid, initial_epoch=state.epoch, epochs=recipe.epochs, callbacks=callbacks, verbose=0, shuffle=False)
+            learner.fit(batches, validation_data=valid, initial_epoch=state.epoch, epochs=recipe.epochs, callbacks=callbacks,
+                        shuffle=False, verbose=0)
     finally:
         if state.epoch:
             restore(state, learner, "weights" if patience is None else "best_weights")
@@ -338,7 +352,7 @@ def scores(model, dataset, *, batch_size=256):
 
 # %% ../../nbs/4_training/42_fitting.ipynb #da603d5e
 def predict(model, dataset, splits=("valid", "test")):
-    """The predictions table: id, patient, split, y_true (and y_true_<class> with several findings), score_<class>; a row for each image of `splits`."""
+    """A row for each image of `splits`: id, patient, split, y_true (y_true_<class> with several findings) and score_<class>."""
     part = dataset.take(np.flatnonzero(np.isin(dataset.splits, splits)))
     table = pd.DataFrame({"id": part.ids, "patient": part.ids if part.patients is None else part.patients, "split": part.splits})
     if dataset.task == "multi-label":
@@ -350,7 +364,7 @@ def predict(model, dataset, splits=("valid", "test")):
 # %% ../../nbs/4_training/42_fitting.ipynb #a6c8d023
 @dataclass
 class Run:
-    """A trained network with all that was written down about it. `status` is "complete" or "interrupted"; `path` is its folder, if it has one."""
+    """A trained network and what was written down about it; `status` is "complete" or "interrupted", `path` its folder, if any."""
     model: keras.Model
     history: pd.DataFrame
     predictions: pd.DataFrame
@@ -366,212 +380,8 @@ class Run:
         return [name.removeprefix("score_") for name in self.predictions.columns if name.startswith("score_")]
 
     def evaluate(self, split=None, **options):
-        """The `Evaluation` on `split` (default: test, or valid where there is no test); for two classes with the threshold chosen on valid."""
+        """The `Evaluation` on `split` (default: test, else valid); for two classes with the threshold chosen on valid."""
         return evaluate_table(self.predictions, split=split, **options)[0]
-
-    @classmethod
-    def load(cls, path):
-        """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {key: stored[key] for key in stored.files}
-        return cls(arrays=arrays, **json.loads(str(arrays.pop("note"))))
-
-# %% ../../nbs/4_training/42_fitting.ipynb #57d5b6dd
-def values_of(variables):
-    """The variables' values as NumPy arrays."""
-    return [keras.ops.convert_to_numpy(variable.value) for variable in variables]
-
-# %% ../../nbs/4_training/42_fitting.ipynb #90e525b7
-def reseed(model, seed):
-    """Set every random generator inside `model` (dropout, augmentation) to a state that depends on `seed` (ints) alone."""
-    states = np.random.SeedSequence(seed).generate_state(2 * len(model.variables)).reshape(-1, 2)
-    generators = [variable for variable in model.variables if "seed_generator_state" in variable.name]
-    for variable, value in zip(generators, states, strict=False):
-        variable.assign(value.astype(variable.dtype))
-
-# %% ../../nbs/4_training/42_fitting.ipynb #d9a592aa
-class Stopped(Exception):
-    """Training was asked to stop (Ctrl-C) between two batches."""
-
-# %% ../../nbs/4_training/42_fitting.ipynb #866f581b
-class TrainingError(RuntimeError):
-    """Training cannot start or go on; one line that says why and what to do."""
-
-# %% ../../nbs/4_training/42_fitting.ipynb #5f626b2e
-class Keeper(keras.callbacks.Callback):
-    """Makes an epoch a function of the weights and (seed, member, epoch), and keeps the state when it ends."""
-
-    def __init__(self, state, batches, keep, *, seed, patience=None, stop=None):
-        super().__init__()
-        self.state, self.batches, self.keep = state, batches, keep
-        self.seed, self.patience, self.stop = seed, patience, stop or threading.Event()
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.batches.begin(epoch)
-        reseed(self.model, [*self.seed, epoch])
-        self.start = time.perf_counter()
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self.stop.is_set():
-            raise Stopped
-
-    def on_epoch_end(self, epoch, logs=None):
-        if not np.isfinite(logs["loss"]):
-            raise TrainingError(f"the loss became {logs['loss']} in epoch {epoch + 1}; lower the learning rate or look for odd values in the images")
-        names = {name: name.replace("val_", "valid_") for name in logs}
-        row = {"member": self.state.member + 1, "epoch": epoch + 1, **{names[name]: round(float(value), 6) for name, value in logs.items()}}
-        self.state.history.append({**row, "seconds": round(time.perf_counter() - self.start, 3)})
-        self.state.epoch = epoch + 1
-        store(self.state, self.model)
-        self.keep(self.state)
-        if exhausted(self.state, self.patience):
-            self.model.stop_training = True
-
-# %% ../../nbs/4_training/42_fitting.ipynb #9fecac8b
-def store(state, model):
-    """Put the weights and the optimiser's numbers into `state`; those of the epoch with the lowest valid loss as well."""
-    weights = {f"weights_{i}": value for i, value in enumerate(values_of(model.weights))}
-    state.arrays.update(weights)
-    state.arrays.update({f"optimizer_{i}": value for i, value in enumerate(values_of(model.optimizer.variables))})
-    if best_epoch(state) == state.epoch:
-        state.arrays.update({f"best_{key}": value for key, value in weights.items()})
-
-# %% ../../nbs/4_training/42_fitting.ipynb #8c449e5b
-def restore(state, model, prefix="weights", *, optimizer=False):
-    """Give `model` the weights in `state` under `prefix`, and its optimiser the stored numbers."""
-    groups = [(prefix, model.weights)]
-    if optimizer:
-        model.optimizer.build(model.trainable_variables)
-        groups.append(("optimizer", model.optimizer.variables))
-    for name, variables in groups:
-        for i, variable in enumerate(variables):
-            variable.assign(state.arrays[f"{name}_{i}"])
-
-# %% ../../nbs/4_training/42_fitting.ipynb #369fddb7
-def best_epoch(state):
-    """The epoch of the current member with the lowest loss on valid; the last one where there is no valid split."""
-    rows = [row for row in state.history if row["member"] == state.member + 1]
-    return min(rows, key=lambda row: (row.get("valid_loss", 0), -row["epoch"]))["epoch"] if rows else 0
-
-# %% ../../nbs/4_training/42_fitting.ipynb #5dd5132b
-def exhausted(state, patience):
-    """Whether `patience` epochs have passed since the best one; never when patience is None."""
-    return patience is not None and state.epoch - best_epoch(state) >= patience
-
-# %% ../../nbs/4_training/42_fitting.ipynb #b6f589d1
-class Progress(keras.callbacks.Callback):
-    """A progress bar (rich) over all epochs of a member, with a line for each epoch."""
-
-    def __init__(self, epochs, member, members):
-        super().__init__()
-        self.epochs = epochs
-        self.title = f"network {member + 1} of {members}" if members > 1 else "training"
-
-    def on_epoch_begin(self, epoch, logs=None):
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[loss]}")
-        self.bar = Bar(*columns, transient=True)
-        self.bar.start()
-        self.task = self.bar.add_task(f"{self.title}, epoch {epoch + 1} of {self.epochs}", total=self.params["steps"], loss="")
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.bar.update(self.task, completed=batch + 1, loss=f"loss {logs['loss']:.3f}")
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.bar.stop()
-        shown = "  ".join(f"{name.replace('val_', 'valid ')} {value:.3f}" for name, value in logs.items())
-        print(f"{self.title}, epoch {epoch + 1} of {self.epochs}:  {shown}", flush=True)
-
-# %% ../../nbs/4_training/42_fitting.ipynb #e63b40dd
-def trainee(model, recipe, steps, *, symmetry="none", seed=0):
-    """`model` behind its augmentation, compiled with AdamW (or Adam without weight decay), its loss, and accuracy."""
-    learner = model
-    if recipe.augment:
-        learner = keras.Sequential([keras.layers.Input(model.input_shape[1:]), augmenter(symmetry, seed=seed), model])
-    rate = learning_rate(recipe.schedule, recipe.learning_rate, steps)
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay) if recipe.weight_decay else keras.optimizers.Adam(rate)
-    if recipe.weight_decay:
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    learner.compile(optimizer, loss_of(model), metrics=["accuracy"] if model.output_shape[-1] > 1 else ["binary_accuracy"])
-    return learner
-
-# %% ../../nbs/4_training/42_fitting.ipynb #095f6613
-def train(model, dataset, recipe, state, keep, *, seed=0, patience=None, progress=True, stop=None):
-    """Train `model` from where `state` stands to the recipe's last epoch; `keep(state)` is called after each. Leaves the kept weights in `model`."""
-    parts = {name: dataset.subset(name) for name in ("train", "valid") if (dataset.splits == name).any()}
-    weights = class_weights(dataset.subset("train").labels) if recipe.balance == "weights" else None
-    seeds = (seed, state.member)
-    batches = Batches(parts["train"], model.output_shape[-1], recipe.batch_size, seed=seeds, weights=weights)
-    learner = trainee(model, recipe, len(batches) * recipe.epochs, symmetry=dataset.card.symmetry, seed=seed)
-    if state.epoch:
-        restore(state, learner, optimizer=True)
-    valid = Batches(parts["valid"], model.output_shape[-1], 256) if "valid" in parts else None
-    callbacks = [Keeper(state, batches, keep, seed=seeds, patience=patience, stop=stop)]
-    if progress:
-        callbacks.append(Progress(recipe.epochs, state.member, recipe.members))
-    try:
-        if state.epoch < recipe.epochs and not exhausted(state, patience):
-            learner.fit(batches, validation_data=valid, initial_epoch=state.epoch, epochs=recipe.epochs, callbacks=callbacks, verbose=0, shuffle=False)
-    finally:
-        if state.epoch:
-            restore(state, learner, "weights" if patience is None else "best_weights")
-
-# %% ../../nbs/4_training/42_fitting.ipynb #e6528d86
-def average(models):
-    """One model whose output is the mean of the models' outputs; a single model is handed back as it is."""
-    if len(models) == 1:
-        return models[0]
-    inputs = keras.layers.Input(models[0].input_shape[1:])
-    for place, model in enumerate(models):
-        model.name = f"member_{place + 1}"
-    return keras.Model(inputs, keras.layers.Average(name="mean_probability")([model(inputs) for model in models]), name="average")
-
-# %% ../../nbs/4_training/42_fitting.ipynb #66bd734b
-def scores(model, dataset, *, batch_size=256):
-    """Probabilities (n, classes) for all images of `dataset`; a single sigmoid p becomes the columns 1 − p and p."""
-    out = model.predict(Batches(dataset, model.output_shape[-1], batch_size), verbose=0).astype("float64")
-    return np.hstack([1 - out, out]) if out.shape[1] == 1 and len(dataset.classes) == 2 else out
-
-# %% ../../nbs/4_training/42_fitting.ipynb #64dd186f
-def predict(model, dataset, splits=("valid", "test")):
-    """The predictions table: id, patient, split, y_true (and y_true_<class> with several findings), score_<class>; a row for each image of `splits`."""
-    part = dataset.take(np.flatnonzero(np.isin(dataset.splits, splits)))
-    table = pd.DataFrame({"id": part.ids, "patient": part.ids if part.patients is None else part.patients, "split": part.splits})
-    if dataset.task == "multi-label":
-        table = table.join(pd.DataFrame(part.labels, columns=[f"y_true_{name}" for name in dataset.classes]))
-    else:
-        table["y_true"] = part.labels
-    return table.join(pd.DataFrame(scores(model, part), columns=[f"score_{name}" for name in dataset.classes]))
-
-# %% ../../nbs/4_training/42_fitting.ipynb #9a582656
-@dataclass
-class Run:
-    """A trained network with all that was written down about it. `status` is "complete" or "interrupted"; `path` is its folder, if it has one."""
-    model: keras.Model
-    history: pd.DataFrame
-    predictions: pd.DataFrame
-    path: Path | None = None
-    info: dict = field(default_factory=dict)
-
-    @property
-    def status(self):
-        return self.info.get("status", "complete")
-
-    @property
-    def classes(self):
-        return [name.removeprefix("score_") for name in self.predictions.columns if name.startswith("score_")]
-
-    def part(self, split):
-        """Labels, scores and patients of one split, as `evaluate` takes them."""
-        return table_parts(self.predictions[self.predictions.split == split])
-
-    def evaluate(self, split=None, *, seed=0):
-        """The `Evaluation` on `split` (default: test, or valid where there is no test), with the threshold chosen on valid for two classes."""
-        split = split or ("test" if (self.predictions.split == "test").any() else "valid")
-        y_true, y_score, patients = self.part(split)
-        threshold = self.info.get("threshold") if len(self.classes) == 2 else None
-        return evaluate(y_true, y_score, patients=patients, classes=self.classes, threshold=threshold, seed=seed)
 
     @classmethod
     def load(cls, path):
@@ -581,7 +391,7 @@ class Run:
             info = json.loads((path / "run.json").read_text(encoding="utf-8"))
             tables = [pd.read_csv(path / name, dtype={"id": str, "patient": str}) for name in ("history.csv", "predictions.csv")]
         except FileNotFoundError as error:
-            raise TrainingError(f"{path}: holds no finished run ({Path(error.filename).name} is missing); train it with `medbook train`") from None
+            raise TrainingError(f"{path}: holds no finished run, {Path(error.filename).name} is missing; use `medbook train`") from None
         return cls(load_model(path / "model.keras"), *tables, path, info)
 
 # %% ../../nbs/4_training/42_fitting.ipynb #68f5c459
@@ -592,13 +402,15 @@ def write_report(run, folder):
         notes.append("The run was interrupted; these are the figures of its last finished epoch.")
     settings = run.info["settings"] | run.info["versions"] | {"device": run.info["device"]}
     found.to_json(folder / "report.json")
-    found.to_html(folder / "report.html", title=f"{run.info['data']['name']}: {run.info['settings']['model']}", notes=notes, settings=settings, history=run.history)
+    title = f"{run.info['data']['name']}: {run.info['settings']['model']}"
+    found.to_html(folder / "report.html", title=title, notes=notes, settings=settings, history=run.history)
 
 # %% ../../nbs/4_training/42_fitting.ipynb #4c9f70a7
 def describe(model, dataset, recipe, *, precision, patience, seed):
     """What run.json says at the start: settings, versions, the data's fingerprint, the device."""
     return {
-        "settings": {"model": model.name, "weights": model.count_params(), **asdict(recipe), "precision": precision, "patience": patience, "seed": seed},
+        "settings": {"model": model.name, "weights": model.count_params(), **asdict(recipe),
+                     "precision": precision, "patience": patience, "seed": seed},
         "data": {"name": dataset.card.name, "digest": dataset.digest(), "classes": list(dataset.classes), "shape": list(dataset.shape),
                  "images": {name: int((dataset.splits == name).sum()) for name in ("train", "valid", "test")}},
         "versions": {"python": sys.version.split()[0], **{name: version(name) for name in ("medbook", "keras", keras.backend.backend())}},
@@ -629,7 +441,7 @@ class Folder:
                 partial.write_text(text, encoding="utf-8")
 
     def begin(self, info, resume):
-        """The state to go on from; a new one in a fresh folder, or when `resume` is False. Raises TrainingError for another run's folder."""
+        """The state to go on from, a new one in a fresh folder or when `resume` is False. TrainingError for another run's folder."""
         note = self.path and self.path / "run.json"
         if note and note.exists() and resume:
             check_same(self.path, json.loads(note.read_text(encoding="utf-8")), info)
@@ -686,7 +498,8 @@ def differences(there, here):
 def check_same(path, there, here):
     """Raise TrainingError when folder `path` holds a run with other settings or data."""
     if different := differences(there, here):
-        raise TrainingError(f"{path}: holds another run ({'; '.join(different)}); choose another folder, or start over with resume=False (--no-resume)")
+        raise TrainingError(f"{path}: holds another run ({'; '.join(different)}); choose another folder, or start over with "
+                            "resume=False (--no-resume)")
 
 # %% ../../nbs/4_training/42_fitting.ipynb #c99ba0c2
 @contextmanager
@@ -715,7 +528,7 @@ def check(dataset):
     if not len(train):
         raise TrainingError(f"{dataset.card.name}: no image is in the train split")
     if dataset.task != "multi-label" and len(np.unique(train)) < 2:
-        raise TrainingError(f"{dataset.card.name}: all training images are {dataset.classes[train[0]]}; a classifier needs two classes or more")
+        raise TrainingError(f"{dataset.card.name}: all training images are {dataset.classes[train[0]]}; two classes or more are needed")
 
 # %% ../../nbs/4_training/42_fitting.ipynb #253616de
 def settle(recipe, dataset, given):
@@ -731,63 +544,83 @@ def settle(recipe, dataset, given):
 
 # %% ../../nbs/4_training/42_fitting.ipynb #36e87ed4
 def members_of(model, dataset, recipe, seed):
-    """A generator of the run's untrained networks: `model` (a name or a network) and, for further members, others with fresh weights."""
+    """The run's untrained networks: `model` (a name or a network), and for further members others with fresh weights."""
+    networks = []
     for member in range(recipe.members):
         keras.utils.set_random_seed(int(np.random.SeedSequence([seed, member]).generate_state(1)[0]))
         if isinstance(model, str):
-            yield build(model, dataset)
+            networks.append(build(model, dataset))
         else:
-            yield model if member == 0 else keras.models.clone_model(model)
+            networks.append(model if member == 0 else keras.models.clone_model(model))
+    return networks
 
 # %% ../../nbs/4_training/42_fitting.ipynb #9f3712ad
 def fit(model, dataset, *, out=None, epochs=None, batch_size=None, learning_rate=None, augment=None, balance=None, members=None,
         patience=None, precision="auto", resume=True, progress=True, seed=0):
     """Train `model` on a `Dataset`'s train split and return a `Run`.
 
-    `model` is a name in `ARCHITECTURES` or a Keras model that ends in softmax or sigmoid. `epochs`, `batch_size`, `learning_rate`, `augment`,
-    `balance` ("auto", "weights", "none") and `members` (networks averaged) override the network's `Recipe`. `patience` stops after so many epochs
-    without a lower loss on valid and keeps the best one. `precision` is "auto", "float32" or "bfloat16". With `out`, a folder, the run is
-    written there and the same call goes on where it was stopped. Raises TrainingError for data that cannot be learnt from, a folder of another run,
-    a loss that is not a number; OSError when the disk is full.
+    `model` is a name in `ARCHITECTURES` or a Keras model that ends in softmax or sigmoid. `epochs`, `batch_size`,
+    `learning_rate`, `augment`, `balance` ("auto", "weights", "none") and `members` (networks averaged) override the network's
+    `Recipe`. `patience` stops after so many epochs without a lower loss on valid and keeps the best one. `precision` is "auto",
+    "float32" or "bfloat16". With `out`, a folder, the run is written there and the same call goes on where it was stopped.
+    Raises TrainingError for data that cannot be learnt from, a folder of another run, a loss that is not a number; OSError when
+    the disk is full.
     """
     check(dataset)
     name = model if isinstance(model, str) else model.name
     given = dict(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, augment=augment, balance=balance, members=members)
     recipe = settle(RECIPES.get(name, Recipe()), dataset, given)
     networks = members_of(model, dataset, recipe, seed)
-    first = next(networks)
-    info = describe(first, dataset, recipe, precision=set_precision(first, precision), patience=patience, seed=seed)
+    worker = networks[0] if len(networks) == 1 else keras.models.clone_model(networks[0])
+    info = describe(networks[0], dataset, recipe, precision=set_precision(worker, precision), patience=patience, seed=seed)
     folder = Folder(out)
     if resume and folder.complete(info):
         return Run.load(out)
     state = folder.begin(info, resume)
-    trained, interrupted = train_members(first, networks, dataset, recipe, state, folder.keep, precision=precision, patience=patience, progress=progress, seed=seed)
+    options = dict(seed=seed, patience=patience, progress=progress)
+    try:
+        trained, interrupted = train_members(worker, networks, dataset, recipe, state, folder.keep, **options)
+    finally:
+        set_precision(worker, "float32")
     run = conclude(average(trained), dataset, state, info | {"status": "interrupted" if interrupted else "complete"})
     folder.finish(run)
     return run
 
 # %% ../../nbs/4_training/42_fitting.ipynb #81cf2404
-def train_members(first, others, dataset, recipe, state, keep, *, precision, patience, progress, seed):
-    """Train one network after another from where `state` stands; returns those that are trained and whether Ctrl-C ended it."""
-    trained = []
+def train_members(worker, networks, dataset, recipe, state, keep, *, seed, patience, progress):
+    """Train the networks one after another from where `state` stands, all with `worker`; those trained, and whether Ctrl-C ended it."""
+    parts = {name: dataset.subset(name) for name in ("train", "valid") if (dataset.splits == name).any()}
+    steps = -(-len(parts["train"]) // recipe.batch_size) * recipe.epochs
+    learner = trainee(worker, recipe, steps, symmetry=dataset.card.symmetry, seed=seed)
     with ctrl_c() as stop:
-        for member, network in enumerate([first, *others] if recipe.members > 1 else [first]):
+        for member, network in enumerate(networks):
             if member < state.member:
                 restore(state, network, f"done_{member}")
-            else:
-                set_precision(network, precision)
-                try:
-                    train(network, dataset, recipe, state, keep, seed=seed, patience=patience, progress=progress, stop=stop)
-                except Stopped:
-                    if not trained and not state.epoch:
-                        raise KeyboardInterrupt("stopped before the first epoch ended; nothing is kept") from None
-                    return trained + ([network] if state.epoch else []), True
-                finally:
-                    set_precision(network, "float32")
-                state.arrays.update({f"done_{member}_{i}": value for i, value in enumerate(values_of(network.weights))})
-                state.member, state.epoch = member + 1, 0
-            trained.append(network)
-    return trained, False
+                continue
+            start_anew(learner, network)
+            try:
+                train(learner, parts, recipe, state, keep, seed=seed, patience=patience, progress=progress, stop=stop)
+            except Stopped:
+                return stopped(learner, networks, state), True
+            finish_member(learner, network, state)
+    return networks, False
+
+# %% ../../nbs/4_training/42_fitting.ipynb #20d898cf
+def finish_member(learner, network, state):
+    """Hand the learner's weights to `network`, keep them in `state`, and turn to the next member."""
+    network.set_weights(learner.get_weights())
+    state.arrays.update({f"done_{state.member}_{i}": value for i, value in enumerate(values_of(network.weights))})
+    state.member, state.epoch = state.member + 1, 0
+
+# %% ../../nbs/4_training/42_fitting.ipynb #b8ba7411
+def stopped(learner, networks, state):
+    """The networks usable after Ctrl-C: those finished, and the current one if an epoch of it ended; KeyboardInterrupt if none is."""
+    if state.epoch:
+        networks[state.member].set_weights(learner.get_weights())
+    usable = networks[: state.member + bool(state.epoch)]
+    if not usable:
+        raise KeyboardInterrupt("stopped before the first epoch ended; nothing is kept")
+    return usable
 
 # %% ../../nbs/4_training/42_fitting.ipynb #2fdcc4f3
 def conclude(model, dataset, state, info):
