@@ -631,7 +631,7 @@ def resize_all(images, size):
         result[row] = resize(image, pair(size))
     return result
 
-# %% ../../nbs/1_images/15_datasets.ipynb #fd5819f0
+# %% ../../nbs/1_images/15_datasets.ipynb #d46a2a79
 def pair(size):
     """A size as (height, width), from a side or a pair. `DataError` for anything else."""
     try:
@@ -1134,7 +1134,7 @@ def load_card(card, *, size=None, **options):
         folder = make_phantoms(**{key: options.pop(key) for key in study & set(options)})
         dataset = _call(from_table, folder / "labels.csv", {"classes": card.classes, "size": size, **options})
         return replace(dataset, card=replace(dataset.card, name=card.name, title=card.title, licence=card.licence, source=card.source,
-                                             citation=card.citation, symmetry=card.symmetry).noted(*card.notes))
+                                             citation=card.citation, symmetry=card.symmetry, notes=card.notes).noted(*dataset.card.notes))
     path = fetch(card, size)
     dataset = _call(partial(from_npz, card=card.noted(hash_note(path, card))), path, {"size": size, **options})
     changed = card.counts and dataset.card.counts != card.counts
