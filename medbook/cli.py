@@ -82,11 +82,10 @@ def summary(run):
 HEADLINES = ("auc", "accuracy (largest score)", "accuracy", "balanced_accuracy", "sensitivity", "specificity")
 
 # %% ../nbs/cli.ipynb #4dd00a93
-def open_data(data, size, window, image, label, patient):
-    """The data set a person names; tells its size and what could not be read."""
+def open_data(data, **options):
+    """The data set a person names; tells its size and what could not be read. `options` that are not None go to `load`."""
     from medbook.images.datasets import load
-    options = {name: value for name, value in dict(window=window, image=image, label=label, patient=patient).items() if value is not None}
-    dataset = load(data, size=size, **options)
+    dataset = load(data, **{name: value for name, value in options.items() if value is not None})
     counts = ", ".join(f"{(dataset.splits == name).sum()} {name}" for name in ("train", "valid", "test"))
     shape, classes = " × ".join(map(str, dataset.shape)), " | ".join(dataset.classes)
     typer.echo(f"{dataset.card.name}: {len(dataset)} images of {shape} ({counts}); classes {classes}")
@@ -118,9 +117,11 @@ def train(
     image: Annotated[str, typer.Option(help="table: the column of file names")] = None,
     label: Annotated[str, typer.Option(help="table: the column of labels")] = None,
     patient: Annotated[str, typer.Option(help="table: the column of patients")] = None,
+    split: Annotated[str, typer.Option(help="table: the column that says train, valid or test")] = None,
+    symmetry: Annotated[str, typer.Option(help="flips that keep the label: none, horizontal, any [default: the card's]")] = None,
 ):
     """Train a network on your data, evaluate it, and write a report."""
-    dataset = open_data(data, size, window, image, label, patient)
+    dataset = open_data(data, size=size, window=window, image=image, label=label, patient=patient, split=split, symmetry=symmetry)
     train_and_tell(model, dataset, out=out, epochs=epochs, members=members, batch_size=batch_size, learning_rate=learning_rate,
                    balance=balance, patience=patience, precision=precision, seed=seed, resume=resume)
 
@@ -137,7 +138,7 @@ def demo(
     if not (study / "labels.csv").exists():
         typer.echo(f"writing a study of {patients} phantom patients as DICOM to {study}")
         write_study(study, patients=patients, prevalence=0.2, size=64, seed=seed)
-    dataset = open_data(str(study), None, None, None, None, None)
+    dataset = open_data(str(study))
     train_and_tell("compact", dataset, out=out / "run", epochs=30, members=1, batch_size=32, seed=seed)
 
 # %% ../nbs/cli.ipynb #1bb5902c

@@ -34,7 +34,8 @@ def test_demo_from_dicom_to_report(tmp_path):
     process = medbook("demo", "--out", tmp_path / "demo", "--patients", 40)
     assert process.returncode == 0, process.stderr
     run = tmp_path / "demo" / "run"
-    assert {"report.html", "report.json", "model.keras", "predictions.csv", "history.csv", "run.json"} <= {path.name for path in run.iterdir()}
+    left = {path.name for path in run.iterdir()}
+    assert left == {"report.html", "report.json", "model.keras", "predictions.csv", "history.csv", "run.json"}
     assert str(run / "report.html") in process.stdout
     table = pd.read_csv(run / "predictions.csv")
     assert not set(table.patient[table.split == "valid"]) & set(table.patient[table.split == "test"])

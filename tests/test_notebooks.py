@@ -29,7 +29,8 @@ def test_stored_outputs(name):
 @pytest.mark.parametrize("name", [name for name in NAMES if re.match(r"\d\d_", name.split("/")[-1])])
 def test_anatomy_of_a_chapter(name):
     cells = nbformat.read(ROOT / name, as_version=4).cells
-    headings = {line.lstrip("# ") for cell in cells if cell.cell_type == "markdown" for line in cell.source.splitlines() if line.startswith("##")}
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    headings = {line.lstrip("# ") for line in text.splitlines() if line.startswith("##")}
     assert {"What goes wrong", "Summary", "Exercises", "References"} <= headings
     assert re.fullmatch(r"# .+\n\n> .+", cells[0].source)
     assert not any(re.search(r"^from \S+ import \*", cell.source, re.M) for cell in cells if cell.cell_type == "code")

@@ -11,8 +11,8 @@ __all__ = ['SPLITS', 'ABSENT', 'SPLIT_NAMES', 'BROKEN', 'KEYS', 'PICTURES', 'DIC
            'read_splits', 'normal_splits', 'resize_all', 'pair', 'from_arrays', 'read_npz', 'from_npz', 'is_dicom',
            'scale_pixels', 'read_pixels', 'ImageFiles', 'look_at', 'peek_at', 'Bar', 'survey', 'common_size',
            'blank_patients', 'from_files', 'image_paths', 'subfolders', 'folder_rows', 'find_patients', 'from_folder',
-           'read_table', 'table_rows', 'from_table', 'find_file', 'cache_folder', 'download', 'file_names', 'hash_note',
-           'fetch', 'make_phantoms', 'load_card', 'locate', 'load']
+           'read_table', 'table_rows', 'table_name', 'from_table', 'find_file', 'cache_folder', 'download',
+           'file_names', 'hash_note', 'fetch', 'make_phantoms', 'load_card', 'locate', 'load']
 
 # %% ../../nbs/1_images/15_datasets.ipynb #e329f195
 import difflib
@@ -1027,6 +1027,12 @@ def table_rows(path, table, *, image="image", label="label", patient="patient", 
     return rows[~bad].reset_index(drop=True), problems
 
 # %% ../../nbs/1_images/15_datasets.ipynb #8b02b9d7
+def table_name(path):
+    """What a table's data set is called: the file's name, or its folder's where the file is `labels.csv`."""
+    path = Path(path)
+    return path.resolve().parent.name if path.name == "labels.csv" else path.stem
+
+# %% ../../nbs/1_images/15_datasets.ipynb #689b8234
 def from_table(path, *, image="image", label="label", patient="patient", split="split", folder=None, size=None, classes=None,
                fit="stretch", window="soft tissue", check=True, progress=None, fractions=(0.7, 0.1, 0.2), seed=0, allow_leak=False,
                symmetry=None):
@@ -1038,7 +1044,7 @@ def from_table(path, *, image="image", label="label", patient="patient", split="
     rows, problems = table_rows(path, read_table(path), image=image, label=label, patient=patient, split=split, folder=folder)
     if rows.empty:
         raise DataError(f"{path}: no row can be used" + (f"; the first: {problems[0][0]}: {problems[0][1]}" if problems else ""))
-    return from_files(rows, where=path, name=Path(path).stem, size=size, classes=classes, fit=fit, window=window, check=check,
+    return from_files(rows, where=path, name=table_name(path), size=size, classes=classes, fit=fit, window=window, check=check,
                       progress=progress, problems=problems, fractions=fractions, seed=seed, allow_leak=allow_leak, symmetry=symmetry)
 
 # %% ../../nbs/1_images/15_datasets.ipynb #187456eb
