@@ -226,18 +226,18 @@ class Keeper(keras.callbacks.Callback):
         row = {"member": self.state.member + 1, "epoch": epoch + 1, **{names[name]: round(float(value), 6) for name, value in logs.items()}}
         self.state.history.append({**row, "seconds": round(time.perf_counter() - self.start, 3)})
         self.state.epoch = epoch + 1
-        store(self.state, self.model)
+        store(self.state, self.model, best=self.patience is not None)
         self.keep(self.state)
         if exhausted(self.state, self.patience):
             self.model.stop_training = True
 
 # %% ../../nbs/4_training/42_fitting.ipynb #354c1bea
-def store(state, model):
-    """Put the weights and the optimiser's numbers into `state`; those of the epoch with the lowest valid loss as well."""
+def store(state, model, *, best=False):
+    """Put the weights and the optimiser's numbers into `state`; with `best` also the weights of the epoch with the lowest valid loss."""
     weights = {f"weights_{i}": value for i, value in enumerate(values_of(model.weights))}
     state.arrays.update(weights)
     state.arrays.update({f"optimizer_{i}": value for i, value in enumerate(values_of(model.optimizer.variables))})
-    if best_epoch(state) == state.epoch:
+    if best and best_epoch(state) == state.epoch:
         state.arrays.update({f"best_{key}": value for key, value in weights.items()})
 
 # %% ../../nbs/4_training/42_fitting.ipynb #ed6220af
@@ -429,7 +429,7 @@ class Folder:
     """The folder of a run, or none (`path=None`: nothing is written)."""
 
     def __init__(self, path):
-        self.path = None if path is None else Path(path)
+        self.path, self.kept = None if path is None else Path(path), -np.inf
         if self.path:
             self.path.mkdir(parents=True, exist_ok=True)
             for left in self.path.glob(".partial-*"):
@@ -463,17 +463,19 @@ class Folder:
         there = json.loads(note.read_text(encoding="utf-8"))
         return there.get("status") == "complete" and same(there, info)
 
-    def keep(self, state):
-        """Write the checkpoint, then the history it holds."""
-        if self.path:
+    def keep(self, state, *, least=2):
+        """Write the checkpoint, then the history it holds; not again within `least` seconds, for short epochs would wait for the disk."""
+        if self.path and time.monotonic() - self.kept >= least:
             state.save(self.path / "checkpoint.npz")
             self.write("history.csv", pd.DataFrame(state.history).to_csv(index=False))
+            self.kept = time.monotonic()
 
     def finish(self, run):
         """Write all that a finished (or interrupted) run leaves; a complete one no longer needs its checkpoint."""
         if not self.path:
             return
         run.path = self.path
+        self.write("history.csv", run.history.to_csv(index=False))
         self.write("predictions.csv", run.predictions.to_csv(index=False))
         with atomic(self.path / "model.keras") as partial:
             run.model.save(partial)
@@ -582,6 +584,8 @@ def fit(model, dataset, *, out=None, epochs=None, batch_size=None, learning_rate
         trained, interrupted = train_members(worker, networks, dataset, recipe, state, folder.keep, **options)
     finally:
         set_precision(worker, "float32")
+    if interrupted:
+        folder.keep(state, least=0)
     run = conclude(average(trained), dataset, state, info | {"status": "interrupted" if interrupted else "complete"})
     folder.finish(run)
     return run
