@@ -1,0 +1,62 @@
+"""How fast DICOM files are read, against pydicom itself."""
+import tempfile
+from pathlib import Path
+
+import pydicom
+from pydicom.data import get_testdata_file
+from pydicom.pixels import get_decoder
+from pydicom.uid import RLELossless
+
+from medbook.images.dicom import index_folder, read_image
+from tests.bench import faster
+
+
+def ct_slice(path):
+    """A real CT slice of 512 × 512 pixels with 16 bits, uncompressed."""
+    dataset = pydicom.dcmread(get_testdata_file("693_J2KI.dcm"))
+    dataset.decompress(generate_instance_uid=False)
+    dataset.save_as(path)
+    return path
+
+
+def rle_slice(source, path):
+    """The same slice, run-length encoded."""
+    dataset = pydicom.dcmread(source)
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    dataset.save_as(path)
+    return path
+
+
+def headers(folder, count=10_000):
+    """Files of a real CT header, each with identifiers of its own, and a small image."""
+    dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
+    dataset.Rows, dataset.Columns, dataset.PixelData = 8, 8, dataset.PixelData[:128]
+    for number in range(count):
+        if number % 100 == 0:
+            place = folder / f"patient{number // 100:03}"
+            place.mkdir()
+            dataset.PatientID = f"P{number // 100:03}"
+        dataset.InstanceNumber = number
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{number + 1}"
+        dataset.save_as(place / f"{number:05}.dcm")
+    return sorted(folder.rglob("*.dcm"))
+
+
+def own_decoder(path):
+    """Pixels by the run-length decoder in Python that pydicom brings."""
+    return get_decoder(RLELossless).as_array(pydicom.dcmread(path), decoding_plugin="pydicom")[0]
+
+
+def rows():
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ct = ct_slice(folder / "ct.dcm")
+        rle = rle_slice(ct, folder / "rle.dcm")
+        yield faster("512×512 CT from file to HU float32, s; other: pydicom's bare pixel_array",
+                     lambda: read_image(ct), lambda: pydicom.dcmread(ct).pixel_array, ">= 0.9", repeats=51)
+        yield faster("512×512 CT, RLE, from file to HU float32, s; other: pydicom's built-in decoder",
+                     lambda: read_image(rle), lambda: own_decoder(rle), ">= 4", repeats=15)
+        paths = headers(folder)
+        yield faster("index_folder on 10,000 headers, s; other: a loop over dcmread(stop_before_pixels=True)",
+                     lambda: index_folder(folder), lambda: [pydicom.dcmread(path, stop_before_pixels=True) for path in paths],
+                     ">= 1.5", repeats=3)
