@@ -693,6 +693,8 @@ def _set_tag(dataset, keyword, value):
     try:
         if vr == "DS":
             value = [f"{float(number):.10g}" for number in value] if several else f"{float(value):.10g}"
+        elif vr == "IS":
+            value = [str(int(number)) for number in value] if several else str(int(value))
         for one in value if several else [value]:
             validate_value(vr, one, config.RAISE)
         setattr(dataset, keyword, list(value) if several else value)
@@ -713,7 +715,7 @@ def _check_pixels(pixels, photometric):
     if not all(1 <= size <= 65535 for size in pixels.shape):
         raise DicomError(f"pixels of shape {pixels.shape} cannot be written; each side may be 1 to 65535")
     if photometric not in ("MONOCHROME1", "MONOCHROME2", "RGB") or (photometric == "RGB") > colour:
-        raise DicomError(f"photometric {photometric!r}: give MONOCHROME1, MONOCHROME2, or RGB for pixels (H, W, 3)")
+        raise DicomError(f"photometric {photometric!r} does not fit; give MONOCHROME1, MONOCHROME2, or RGB for pixels (H, W, 3)")
     return pixels, "RGB" if colour else photometric
 
 # %% ../../nbs/1_images/11_dicom.ipynb #970f95b4
@@ -723,7 +725,8 @@ def _new_dataset(pixels, photometric, modality, seed):
     for keyword in EMPTY:
         setattr(dataset, keyword, None if keyword == "PatientName" else "")
     dataset.SOPClassUID, dataset.ImageType, dataset.ConversionType = SecondaryCaptureImageStorage, ["DERIVED", "SECONDARY"], "SYN"
-    dataset.SpecificCharacterSet, dataset.Modality = "ISO_IR 192", modality
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+    _set_tag(dataset, "Modality", modality)
     for keyword, source in zip(("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"), sources, strict=True):
         setattr(dataset, keyword, generate_uid(entropy_srcs=None if seed is None else source))
     dataset.Rows, dataset.Columns = pixels.shape[:2]
@@ -786,6 +789,8 @@ def write_image(path, pixels, *, modality="OT", spacing=None, photometric="MONOC
         if "RescaleSlope" in tags or "RescaleIntercept" in tags:
             tags = {"RescaleSlope": 1, "RescaleIntercept": 0, "RescaleType": "HU" if modality == "CT" else "US"} | tags
         if spacing is not None:
+            if np.shape(spacing) != (2,) or not all(0 < mm < math.inf for mm in spacing):
+                raise DicomError(f"spacing {spacing!r} is no pair of lengths; give (row, column) in mm")
             tags = {"ImagerPixelSpacing" if modality in PROJECTIONS else "PixelSpacing": list(spacing)} | tags
         for keyword, value in tags.items():
             if keyword in FROM_PIXELS:
@@ -811,7 +816,7 @@ _SHORT = {keyword_dict[keyword] for keyword, _ in COLUMNS.values() if dictionary
 
 # %% ../../nbs/1_images/11_dicom.ipynb #088646a5
 def _scan_file(path):
-    """({tag: bytes}, transfer syntax, place and size of the pixels or None) of an ordinary little-endian file; `_Odd` for the others."""
+    """({tag: bytes}, transfer syntax, pixel bytes announced and held (-1: no end) or None) of an ordinary little-endian file; `_Odd` for the others."""
     with open(path, "rb", buffering=0) as stream:
         size, data = os.fstat(stream.fileno()).st_size, stream.read(1 << 15)
         for more in (1 << 24, 0):
@@ -820,17 +825,26 @@ def _scan_file(path):
             if tag is not None or len(data) == size:
                 break
             data += stream.read(more)
-    if tag is None and at > size:
-        raise DicomError("the file is cut off within its header; copy it again from its source")
-    if tag is None and len(data) < size:
+    if tag is None and (at > size or len(data) < size):
         raise _Odd
     pixels = None
     if tag is not None and tag >> 16 == 0x7FE0:
         head = data[at:at + 12]
         short = syntax == "1.2.840.10008.1.2"
-        length = int.from_bytes(head[4:8] if short else head[8:12], "little")
-        pixels = (0, size - at) if length == _UNDEFINED else (length, size - at - (8 if short else 12))
+        length, held = int.from_bytes(head[4:8] if short else head[8:12], "little"), size - at - (8 if short else 12)
+        pixels = length, held if length != _UNDEFINED or _has_end(path, at) else -1
     return found, syntax, pixels
+
+# %% ../../nbs/1_images/11_dicom.ipynb #9c7578ce
+def _has_end(path, at):
+    """Whether compressed pixels that begin at byte `at` have their end mark: most often it is the end of the file."""
+    mark = b"\xfe\xff\xdd\xe0"
+    with open(path, "rb") as stream:
+        stream.seek(max(at, os.fstat(stream.fileno()).st_size - 8))
+        if stream.read(4) == mark:
+            return True
+        stream.seek(at)
+        return mark in stream.read()
 
 # %% ../../nbs/1_images/11_dicom.ipynb #d9344e53
 def _value(raw, tag, kind, charset):
@@ -853,8 +867,9 @@ def _quick_row(path):
     found, syntax, pixels = _scan_file(path)
     charset = found.get(0x00080005, b"")
     row = {column: _value(found.get(tag, b""), tag, kind, charset) for column, tag, kind in _PLAN}
-    if pixels and pixels[0] > pixels[1]:
-        raise DicomError(f"the pixels are cut off: {pixels[0]} bytes announced, {max(0, pixels[1])} there; copy the file again")
+    told, held = pixels or (0, 0)
+    if held < 0 or (told > held and told != _UNDEFINED):
+        row["error"] = f"{path}: the pixels are cut off ({max(0, held)} bytes there); copy the file again from its source"
     return row | {"syntax": syntax, "pixels": pixels is not None}
 
 # %% ../../nbs/1_images/11_dicom.ipynb #104bda49
@@ -880,12 +895,9 @@ def _row(path):
         with _reading(path):
             try:
                 row |= _quick_row(path) if os.path.isfile(path) else _slow_row(path)      # opening a named pipe would wait forever
-            except (DicomError, OSError) as error:
-                row |= _slow_row(path)          # tells what is wrong, or reads what the short way could not
-                raise error
             except Exception:
-                row |= _slow_row(path)
-            if row["pixels"] and not (row["rows"] and row["columns"]):
+                row |= _slow_row(path)          # reads what the short way could not, or tells what is wrong
+            if not row["error"] and row["pixels"] and not (row["rows"] and row["columns"]):
                 raise DicomError(f"the size {row['rows']} × {row['columns']} (rows, columns) is impossible; export the file again")
     except DicomError as error:
         row["error"] = str(error)
