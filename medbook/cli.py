@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'HEADLINES', 'silence', 'fitting', 'done', 'train_and_tell', 'headlines', 'summary', 'open_data', 'train',
-           'demo', 'evaluate_command', 'index', 'book_folder', 'lab', 'explain', 'main']
+           'make_study', 'demo', 'evaluate_command', 'index', 'book_folder', 'lab', 'explain', 'main']
 
 # %% ../nbs/cli.ipynb #603d8ee1
 import os
@@ -126,20 +126,32 @@ def train(
                    balance=balance, patience=patience, precision=precision, seed=seed, resume=resume)
 
 # %% ../nbs/cli.ipynb #69856beb
+def make_study(study, patients, seed):
+    """Write a phantom study of so many patients into folder `study`; one that stands there is used if it has as many, else refused."""
+    from medbook.images.datasets import Bar
+    from medbook.images.phantoms import write_study
+    if (study / "labels.csv").exists():
+        import pandas as pd
+        there = pd.read_csv(study / "labels.csv").patient.nunique()
+        if there != patients:
+            raise ValueError(f"{study}: holds a study of {there} patients, not {patients}; choose another folder with --out")
+        return
+    typer.echo(f"writing a study of {patients} phantom patients as DICOM to {study}")
+    with Bar("writing DICOM") as bar:
+        write_study(study, patients=patients, prevalence=0.2, size=64, seed=seed, progress=bar, overwrite=True)
+
+# %% ../nbs/cli.ipynb #89403f42
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="where to put the study and the run")] = Path("demo"),
-    patients: Annotated[int, typer.Option(help="patients in the study")] = 600,
+    patients: Annotated[int, typer.Option(help="patients in the study")] = 500,
     seed: Annotated[int, typer.Option(help="the same seed gives the same study and run")] = 0,
 ):
     """The main job on built-in data: write DICOM, read it, train, evaluate, report."""
-    from medbook.images.phantoms import write_study
     study = out / "study"
-    if not (study / "labels.csv").exists():
-        typer.echo(f"writing a study of {patients} phantom patients as DICOM to {study}")
-        write_study(study, patients=patients, prevalence=0.2, size=64, seed=seed)
+    make_study(study, patients, seed)
     dataset = open_data(str(study))
-    train_and_tell("compact", dataset, out=out / "run", epochs=30, members=1, batch_size=32, seed=seed)
+    train_and_tell("compact", dataset, out=out / "run", epochs=24, members=1, batch_size=32, seed=seed)
 
 # %% ../nbs/cli.ipynb #1bb5902c
 @app.command("evaluate")
@@ -187,10 +199,12 @@ def book_folder():
 # %% ../nbs/cli.ipynb #bf64fb03
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def lab(context: typer.Context):
-    """Open the book in JupyterLab; further options go to `jupyter lab`."""
+    """Open the book in JupyterLab, which then asks nothing of the network; further options go to `jupyter lab`."""
     folder = book_folder()
-    options = ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", *context.args]
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(folder), *options])
+    settings = Path(__file__).parent / "lab"
+    quiet = [f"--LabApp.app_settings_dir={settings}", "--LabApp.news_url=None",
+             "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(folder), *quiet, *context.args])
 
 # %% ../nbs/cli.ipynb #41afb624
 def explain(error):
