@@ -1,4 +1,5 @@
 """Contracts of medbook.images.dicom: every file equals pydicom's pixels or is one clear error."""
+
 import errno
 import logging
 import os
@@ -18,11 +19,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.pixels import get_decoder
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from medbook.images import dicom
 from medbook.images.dicom import (
@@ -43,7 +43,9 @@ from medbook.images.dicom import (
 WHEEL = Path(pydicom.__file__).parent / "data" / "test_files"
 SHIPPED = sorted(path for path in WHEEL.rglob("*") if path.is_file())
 CT, MR = WHEEL / "CT_small.dcm", WHEEL / "MR_small.dcm"
-COMPRESSED = [WHEEL / name for name in ("MR_small_RLE.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm", "SC_rgb_jpeg_dcmtk.dcm")]
+COMPRESSED = [
+    WHEEL / name for name in ("MR_small_RLE.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm", "SC_rgb_jpeg_dcmtk.dcm")
+]
 
 
 def fault(call, path, *args, **options):
@@ -59,8 +61,13 @@ def fault(call, path, *args, **options):
 
 
 def palette(stored, dataset):
-    """Red, green, blue through the three look-up tables, by NumPy alone."""
-    order, colours = ">" if not dataset.original_encoding[1] else "<", []
+    """Red, green, blue through the three look-up tables, by NumPy alone (segmented ones by pydicom).
+
+    In the big-endian files here only the upper bytes are used; read as little-endian, as pydicom does, they are 0 to 255.
+    """
+    if "SegmentedRedPaletteColorLookupTableData" in dataset:
+        return pydicom.pixels.apply_color_lut(stored, dataset)
+    order, colours = "<", []
     for name in ("Red", "Green", "Blue"):
         entries, first, bits = dataset[f"{name}PaletteColorLookupTableDescriptor"].value
         data = dataset[f"{name}PaletteColorLookupTableData"].value
@@ -101,7 +108,9 @@ def assert_equal_or_error(path):
     return ""
 
 
-@pytest.mark.parametrize("path", [path for path in SHIPPED if "TINY_ALPHA" not in path.parts], ids=lambda path: str(path.relative_to(WHEEL)))
+@pytest.mark.parametrize(
+    "path", [path for path in SHIPPED if "TINY_ALPHA" not in path.parts], ids=lambda path: str(path.relative_to(WHEEL))
+)
 def test_shipped_file_equals_pydicom_or_is_an_error(path):
     assert_equal_or_error(path)
 
@@ -116,7 +125,24 @@ def test_shared_files_equal_pydicom_or_are_errors(shared):
     errors = {path.name: text for path in paths if (text := assert_equal_or_error(path))}
     assert len(paths) >= 75 and len(errors) < 8
     assert "1.2.840.10008.1.2.8.1" in errors["liver_deflate.dcm"]
-    assert "no pixel data" in errors["emri_small_jpeg_2k_lossless_too_short.dcm"]
+    assert "cut off" in errors["emri_small_jpeg_2k_lossless_too_short.dcm"]
+
+
+def test_true_16_bit_palette_of_a_big_endian_file(tmp_path):
+    path = write_image(tmp_path / "x.dcm", np.uint8([[0, 1], [2, 3]]))
+    tables = np.array([[1, 500, 60000, 7], [2, 3, 4, 5], [65535, 256, 255, 0]], "u2")
+    dataset = pydicom.dcmread(path)
+    dataset.PhotometricInterpretation = "PALETTE COLOR"
+    for order, syntax in (("<", ExplicitVRLittleEndian), (">", ExplicitVRBigEndian)):
+        for name, table in zip(("Red", "Green", "Blue"), tables, strict=True):
+            dataset.add_new(f"{name}PaletteColorLookupTableDescriptor", "US", [4, 0, 16])
+            dataset.add_new(f"{name}PaletteColorLookupTableData", "OW", table.astype(f"{order}u2").tobytes())
+        dataset.file_meta.TransferSyntaxUID = syntax
+        fresh = Dataset()
+        fresh.update(dataset)
+        fresh.file_meta = dataset.file_meta
+        fresh.save_as(path, implicit_vr=False, little_endian=order == "<", enforce_file_format=True)
+        np.testing.assert_array_equal(read_image(path).pixels, tables.T.reshape(2, 2, 3))
 
 
 def test_ybr_to_rgb_by_the_formula():
@@ -129,7 +155,7 @@ def test_ybr_to_rgb_by_the_formula():
 
 def test_nothing_is_printed_warned_or_logged(shared, capfd, caplog):
     filters, logger = list(warnings.filters), logging.getLogger("pydicom")
-    before = logger.disabled, pydicom.config.settings.reading_validation_mode
+    before = logger.propagate, pydicom.config.settings.reading_validation_mode
     with warnings.catch_warnings(record=True) as seen, caplog.at_level(logging.DEBUG):
         warnings.simplefilter("always")
         for path in [*WHEEL.glob("*.dcm"), *(shared / "dicom" / "pydicom-data").iterdir()]:
@@ -138,7 +164,7 @@ def test_nothing_is_printed_warned_or_logged(shared, capfd, caplog):
             except DicomError:
                 pass
     assert not seen and capfd.readouterr() == ("", "") and not [record for record in caplog.records if "pydicom" in record.name]
-    assert warnings.filters == filters and (logger.disabled, pydicom.config.settings.reading_validation_mode) == before
+    assert warnings.filters == filters and (logger.propagate, pydicom.config.settings.reading_validation_mode) == before
 
 
 def test_threads_leave_the_warnings_as_they_were():
@@ -179,27 +205,46 @@ def changed(source, target, **tags):
     return target
 
 
-@pytest.mark.parametrize("tags, units", [
-    ({}, "HU"), ({"RescaleType": "HU"}, "HU"), ({"RescaleType": "US"}, "a.u."), ({"Modality": "MR"}, "a.u."),
-    ({"Modality": "PT", "RescaleType": "HU"}, "HU"), ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "a.u."),
-    ({"RescaleSlope": None, "RescaleIntercept": None}, "a.u."), ({"PhotometricInterpretation": "MONOCHROME1"}, "a.u.")])
+@pytest.mark.parametrize(
+    "tags, units",
+    [
+        ({}, "HU"),
+        ({"RescaleType": "HU"}, "HU"),
+        ({"RescaleType": "US"}, "a.u."),
+        ({"Modality": "MR"}, "a.u."),
+        ({"Modality": "PT", "RescaleType": "HU"}, "HU"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "a.u."),
+        ({"RescaleSlope": None, "RescaleIntercept": None}, "a.u."),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, "a.u."),
+    ],
+)
 def test_units_are_hu_only_where_the_file_says_so(tmp_path, tags, units):
     assert read_image(changed(CT, tmp_path / "x.dcm", **tags)).units == units
 
 
-@pytest.mark.parametrize("tags, spacing", [
-    ({"PixelSpacing": [0.5, 0.25]}, (0.5, 0.25)), ({"PixelSpacing": None}, None),
-    ({"PixelSpacing": None, "ImagerPixelSpacing": [0.2, 0.1]}, (0.2, 0.1)), ({"PixelSpacing": [0, 1]}, None),
-    ({"PixelSpacing": [1, 2], "ImagerPixelSpacing": [3, 4]}, (1, 2))])
+@pytest.mark.parametrize(
+    "tags, spacing",
+    [
+        ({"PixelSpacing": [0.5, 0.25]}, (0.5, 0.25)),
+        ({"PixelSpacing": None}, None),
+        ({"PixelSpacing": None, "ImagerPixelSpacing": [0.2, 0.1]}, (0.2, 0.1)),
+        ({"PixelSpacing": [0, 1]}, None),
+        ({"PixelSpacing": [1, 2], "ImagerPixelSpacing": [3, 4]}, (1, 2)),
+    ],
+)
 def test_spacing_from_either_tag(tmp_path, tags, spacing):
     assert read_image(changed(CT, tmp_path / "x.dcm", **tags)).spacing == spacing
 
 
-@pytest.mark.parametrize("bits, signed, slope, intercept", [(8, 0, 1, 0), (12, 0, 1, -1024), (16, 1, 0.684, 200), (12, 1, 2, 0), (16, 0, -1, 5)])
+@pytest.mark.parametrize(
+    "bits, signed, slope, intercept", [(8, 0, 1, 0), (12, 0, 1, -1024), (16, 1, 0.684, 200), (12, 1, 2, 0), (16, 0, -1, 5)]
+)
 def test_monochrome1_is_mirrored_in_the_range_of_the_stored_bits(tmp_path, bits, signed, slope, intercept):
-    low, high = (-2 ** (bits - 1), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
     stored = np.random.default_rng(0).integers(low, high + 1, (6, 5)).astype("i2" if signed else "u2" if bits > 8 else "u1")
-    path = write_image(tmp_path / "x.dcm", stored if not signed else stored.astype(np.int16), RescaleSlope=slope, RescaleIntercept=intercept)
+    path = write_image(
+        tmp_path / "x.dcm", stored if not signed else stored.astype(np.int16), RescaleSlope=slope, RescaleIntercept=intercept
+    )
     changed(path, path, PhotometricInterpretation="MONOCHROME1", BitsStored=bits, HighBit=bits - 1)
     expected = (low + high - stored.astype(float)) * slope + intercept
     np.testing.assert_allclose(read_image(path).pixels, expected, rtol=1e-6, atol=1e-3)
@@ -249,8 +294,11 @@ def test_nan_is_told_and_can_be_replaced(shared, tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "nan.dcm", nan=-5).pixels.ravel(), values)
 
 
-@given(arrays(st.sampled_from([np.uint8, np.int16, np.uint16, np.int32, np.uint32]), (3, 4)),
-       st.floats(-1e3, 1e3).filter(lambda slope: slope != 0), st.floats(-1e4, 1e4))
+@given(
+    arrays(st.sampled_from([np.uint8, np.int16, np.uint16, np.int32, np.uint32]), (3, 4)),
+    st.floats(-1e3, 1e3).filter(lambda slope: slope != 0),
+    st.floats(-1e4, 1e4),
+)
 @settings(max_examples=30, deadline=None)
 def test_rescale_equals_double_precision(stored, slope, intercept):
     for a, b in ((slope, intercept), (round(slope), round(intercept)), (1, 0)):
@@ -281,29 +329,47 @@ def test_window_names_and_errors():
 def planted(folder):
     """Bad files by name, each with a word that its message has to contain."""
     raw, dataset = CT.read_bytes(), pydicom.dcmread(CT)
-    for name, (data, _) in (cases := {
-        "empty": (b"", "empty"), "text": (b"Dear colleague, " * 40, "not a DICOM file"), "png": (b"\x89PNG\r\n" + bytes(900), "not a DICOM file"),
-        "short": (raw[:100], "not a DICOM file"), "preamble": (raw[:132], "no transfer syntax"), "header": (raw[:2000], "no pixel data"),
-        "pixels": (raw[:-5000], "cut off"), "rle": (COMPRESSED[0].read_bytes()[:-3000], "cut off"),
-        "j2k": (COMPRESSED[1].read_bytes()[:-300], "cut off"),
-    }).items():
+    for name, (data, _) in (
+        cases := {
+            "empty": (b"", "empty"),
+            "text": (b"Dear colleague, " * 40, "not a DICOM file"),
+            "png": (b"\x89PNG\r\n" + bytes(900), "not a DICOM file"),
+            "short": (raw[:100], "not a DICOM file"),
+            "preamble": (raw[:132], "no transfer syntax"),
+            "header": (raw[:2000], "no pixel data"),
+            "pixels": (raw[:-5000], "cut off"),
+            "rle": (COMPRESSED[0].read_bytes()[:-3000], "cut off"),
+            "j2k": (COMPRESSED[1].read_bytes()[:-300], "cut off"),
+        }
+    ).items():
         (folder / f"{name}.dcm").write_bytes(data)
     for name, tags, word in [
-        ("norows", {"Rows": 0}, "impossible"), ("huge", {"Rows": 65535, "Columns": 65535}, "65535 × 65535"), ("slope", {"RescaleSlope": 0}, "RescaleSlope"),
-        ("frames", {"NumberOfFrames": 2_000_000_000}, "2000000000"), ("bits", {"BitsAllocated": 12}, "12 bits"),
-        ("stored", {"BitsStored": 24}, "BitsStored"), ("samples", {"SamplesPerPixel": 4}, "4 values a pixel"),
-        ("photo", {"PhotometricInterpretation": "CMYK"}, "CMYK"), ("nophoto", {"PhotometricInterpretation": None}, "PhotometricInterpretation"),
-        ("nodata", {"PixelData": None}, "no pixel data"), ("void", {"PixelData": b""}, "holds 0"),
+        ("norows", {"Rows": 0}, "impossible"),
+        ("huge", {"Rows": 65535, "Columns": 65535}, "65535 × 65535"),
+        ("slope", {"RescaleSlope": 0}, "RescaleSlope"),
+        ("frames", {"NumberOfFrames": 2_000_000_000}, "2000000000"),
+        ("bits", {"BitsAllocated": 12}, "12 bits"),
+        ("stored", {"BitsStored": 24}, "BitsStored"),
+        ("samples", {"SamplesPerPixel": 4}, "4 values a pixel"),
+        ("photo", {"PhotometricInterpretation": "CMYK"}, "CMYK"),
+        ("nophoto", {"PhotometricInterpretation": None}, "PhotometricInterpretation"),
+        ("nodata", {"PixelData": None}, "no pixel data"),
+        ("void", {"PixelData": b""}, "holds 0"),
     ]:
         changed(CT, folder / f"{name}.dcm", **tags)
         cases[name] = (b"", word)
-    for name, source in (("huge_rle", COMPRESSED[0]), ("huge_j2k", COMPRESSED[1]), ("huge_jls", COMPRESSED[2]), ("huge_jpeg", COMPRESSED[3])):
+    for name, source in (
+        ("huge_rle", COMPRESSED[0]),
+        ("huge_j2k", COMPRESSED[1]),
+        ("huge_jls", COMPRESSED[2]),
+        ("huge_jpeg", COMPRESSED[3]),
+    ):
         changed(source, folder / f"{name}.dcm", Rows=65535, Columns=65535)
         cases[name] = (b"", "65535 × 65535")
     dataset.save_as(folder / "nosyntax.dcm")
     data = (folder / "nosyntax.dcm").read_bytes()
     place = data.index(b"\x02\x00\x10\x00UI")
-    (folder / "nosyntax.dcm").write_bytes(data[:place + 2] + b"\x11" + data[place + 3:])
+    (folder / "nosyntax.dcm").write_bytes(data[: place + 2] + b"\x11" + data[place + 3 :])
     (folder / "unknown.dcm").write_bytes(data.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.99"[:20]))
     cases |= {"nosyntax": (b"", "no transfer syntax"), "unknown": (b"", "no installed decoder")}
     return {folder / f"{name}.dcm": word for name, (_, word) in cases.items()}
@@ -351,7 +417,11 @@ def test_a_named_pipe_does_not_hang(tmp_path):
     assert "ordinary" in index_folder(tmp_path).error[0]
 
 
-@pytest.mark.parametrize("path, package", zip(COMPRESSED, ["pylibjpeg-rle", "pylibjpeg-openjpeg", "pyjpegls", "python-gdcm"], strict=True), ids=lambda value: getattr(value, "stem", None))
+@pytest.mark.parametrize(
+    "path, package",
+    zip(COMPRESSED, ["pylibjpeg-rle", "pylibjpeg-openjpeg", "pyjpegls", "python-gdcm"], strict=True),
+    ids=lambda value: getattr(value, "stem", None),
+)
 def test_missing_decoder_names_the_package(monkeypatch, path, package):
     decoder = get_decoder(pydicom.dcmread(path).file_meta.TransferSyntaxUID)
     monkeypatch.setattr(decoder, "_available", {})
@@ -362,7 +432,7 @@ def test_a_decoder_that_fills_with_grey_is_caught(tmp_path):
     """libjpeg reports success on a stream without its second half; its remark on standard error is the only sign."""
     dataset = pydicom.dcmread(COMPRESSED[3])
     stream = next(pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=1))
-    half = stream[:len(stream) // 2] + b"\xff\xd9"
+    half = stream[: len(stream) // 2] + b"\xff\xd9"
     dataset.PixelData = pydicom.encaps.encapsulate([half + b"\0" * (len(half) % 2)])
     dataset.save_as(tmp_path / "half.dcm")
     assert "cannot be decoded" in fault(read_image, tmp_path / "half.dcm")
@@ -379,7 +449,7 @@ def test_damaged_bytes_give_a_result_or_a_dicom_error(tmp_path_factory, seed):
     for _ in range(4):
         data = bytearray(rng.choice(FUZZED).read_bytes())
         if rng.random() < 0.4:
-            data = data[:rng.randrange(len(data) + 1)]
+            data = data[: rng.randrange(len(data) + 1)]
         for _ in range(rng.choice([0, 1, 5, 30]) if data else 0):
             data[rng.randrange(len(data) if rng.random() < 0.5 else min(len(data), 2500))] = rng.randrange(256)
         path.write_bytes(data)
@@ -405,13 +475,18 @@ def test_index_of_every_file_has_a_row_each(shared):
         for column, keyword in (("rows", "Rows"), ("columns", "Columns"), ("frames", "NumberOfFrames"), ("bits", "BitsAllocated")):
             told = dataset.get(keyword)
             assert (getattr(row, column) is pd.NA) if told in (None, "") else getattr(row, column) == told
-        assert row.position == tuple(dataset.get("ImagePositionPatient") or ()) and row.pixel_spacing == tuple(dataset.get("PixelSpacing") or ())
+        assert row.position == tuple(dataset.get("ImagePositionPatient") or ()) and row.pixel_spacing == tuple(
+            dataset.get("PixelSpacing") or ()
+        )
         assert row.pixels == any(keyword in dataset for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
 
 
 def test_index_lists_bad_files_and_goes_on(tmp_path):
-    bad = [path for path, word in planted(tmp_path).items() if path.stem in
-           {"empty", "text", "png", "short", "preamble", "header", "pixels", "norows", "huge_rle", "nosyntax"}]
+    bad = [
+        path
+        for path, word in planted(tmp_path).items()
+        if path.stem in {"empty", "text", "png", "short", "preamble", "header", "pixels", "norows", "huge_rle", "nosyntax"}
+    ]
     (tmp_path / "deep" / "er").mkdir(parents=True)
     shutil.copy(CT, tmp_path / "deep" / "er" / "good")
     shutil.copy(CT, tmp_path / ".hidden")
@@ -420,7 +495,7 @@ def test_index_lists_bad_files_and_goes_on(tmp_path):
     for path in bad:
         if path.stem not in ("header", "huge_rle"):
             assert table.error[str(path)].startswith(f"{path}: ") and "\n" not in table.error[str(path)], path.name
-    assert table.rows[str(tmp_path / "pixels.dcm")] == 128            # what could be read stands there all the same
+    assert table.rows[str(tmp_path / "pixels.dcm")] == 128  # what could be read stands there all the same
     for path in (tmp_path / "missing", CT):
         fault(index_folder, path)
     assert len(index_folder([])) == 0
@@ -430,7 +505,7 @@ def test_index_by_several_processes_is_the_same():
     one, two = index_folder(WHEEL, workers=1), index_folder([*sorted(WHEEL.rglob("*.dcm"))] * 5, workers=2)
     assert len(two) > 350 and two.path.tolist() == [str(path) for path in sorted(WHEEL.rglob("*.dcm"))] * 5
     merged = two.drop_duplicates("path").merge(one, on="path", suffixes=("", "_one"))
-    assert len(merged) > 80
+    assert len(merged) > 70
     for column in ("error", "instance", "rows", "position"):
         assert merged[column].equals(merged[f"{column}_one"])
 
@@ -456,9 +531,23 @@ def stack(folder, places, **tags):
     """Small slices at places along the head axis, with file names in another order."""
     folder.mkdir(exist_ok=True)
     names = random.Random(1).sample(range(100), len(places))
-    tags = {"SeriesInstanceUID": "1.2.3.4", "ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "spacing": (0.5, 0.6), "modality": "CT", "RescaleIntercept": -1000} | tags
-    return [write_image(folder / f"{name:02}.dcm", np.full((3, 4), int(place * 10), np.int16), ImagePositionPatient=[1, 2, place], InstanceNumber=name, **tags)
-            for name, place in zip(names, places, strict=True)]
+    tags = {
+        "SeriesInstanceUID": "1.2.3.4",
+        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+        "spacing": (0.5, 0.6),
+        "modality": "CT",
+        "RescaleIntercept": -1000,
+    } | tags
+    return [
+        write_image(
+            folder / f"{name:02}.dcm",
+            np.full((3, 4), int(place * 10), np.int16),
+            ImagePositionPatient=[1, 2, place],
+            InstanceNumber=name,
+            **tags,
+        )
+        for name, place in zip(names, places, strict=True)
+    ]
 
 
 def test_series_is_sorted_along_the_normal(tmp_path):
@@ -511,7 +600,13 @@ def test_what_is_no_stack_is_an_error(tmp_path):
     changed(*[sorted((tmp_path / "lost").iterdir())[0]] * 2, ImagePositionPatient=None)
     assert "ImagePositionPatient" in fault(read_series, tmp_path / "lost")
     files = stack(tmp_path / "sizes", [0, 1])
-    write_image(files[0], np.zeros((5, 5), np.int16), SeriesInstanceUID="1.2.3.4", ImagePositionPatient=[1, 2, 9], ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
+    write_image(
+        files[0],
+        np.zeros((5, 5), np.int16),
+        SeriesInstanceUID="1.2.3.4",
+        ImagePositionPatient=[1, 2, 9],
+        ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+    )
     assert "sizes" in fault(read_series, tmp_path / "sizes")
     (tmp_path / "none").mkdir()
     assert "no readable DICOM image" in fault(read_series, tmp_path / "none")
@@ -527,8 +622,13 @@ def test_bad_file_among_slices_is_left_out_and_told(tmp_path):
 
 def test_tilted_stack_is_told(tmp_path):
     for number in range(4):
-        write_image(tmp_path / f"{number}.dcm", np.zeros((2, 2), np.int16), SeriesInstanceUID="1.2", ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
-                    ImagePositionPatient=[0, number, 3 * number])
+        write_image(
+            tmp_path / f"{number}.dcm",
+            np.zeros((2, 2), np.int16),
+            SeriesInstanceUID="1.2",
+            ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+            ImagePositionPatient=[0, number, 3 * number],
+        )
     with pytest.warns(UserWarning, match="sheared"):
         assert read_series(tmp_path).spacing is None
 
@@ -561,7 +661,11 @@ def test_dicom_ecg_in_millivolt():
     item = pydicom.dcmread(WHEEL / "waveform_ecg.dcm").WaveformSequence[0]
     raw = np.frombuffer(item.WaveformData, "<i2").reshape(-1, 12)
     np.testing.assert_allclose(ecg.samples, raw * 1.25e-3, rtol=1e-6)
-    assert ecg.samples.dtype == np.float32 and ecg.rate == 1000 and ecg.leads == ["I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6"]
+    assert (
+        ecg.samples.dtype == np.float32
+        and ecg.rate == 1000
+        and ecg.leads == ["I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6"]
+    )
     assert 0.5 < np.ptp(ecg.samples[:, 1]) < 5 and read_waveform(WHEEL / "waveform_ecg.dcm", group=1).samples.shape == (1200, 12)
     assert "groups 0 to 1" in fault(read_waveform, WHEEL / "waveform_ecg.dcm", group=2)
     assert "no waveform" in fault(read_waveform, CT)
@@ -572,7 +676,9 @@ def test_units_of_a_dicom_waveform(tmp_path):
     for channel in dataset.WaveformSequence[0].ChannelDefinitionSequence:
         channel.ChannelSensitivityUnitsSequence[0].CodeValue = "mV"
     dataset.save_as(tmp_path / "mv.dcm")
-    np.testing.assert_allclose(read_waveform(tmp_path / "mv.dcm").samples, 1000 * read_waveform(WHEEL / "waveform_ecg.dcm").samples, rtol=1e-5)
+    np.testing.assert_allclose(
+        read_waveform(tmp_path / "mv.dcm").samples, 1000 * read_waveform(WHEEL / "waveform_ecg.dcm").samples, rtol=1e-5
+    )
     dataset.WaveformSequence[0].ChannelDefinitionSequence[3].ChannelSensitivityUnitsSequence[0].CodeValue = "mm[Hg]"
     dataset.save_as(tmp_path / "pressure.dcm")
     assert "no voltage" in fault(read_waveform, tmp_path / "pressure.dcm")
@@ -583,6 +689,7 @@ def test_units_of_a_dicom_waveform(tmp_path):
 
 def test_wfdb_records(shared):
     import wfdb
+
     header = sorted((shared / "ecg/cinc2021").glob("*.hea"))[0]
     theirs = wfdb.rdrecord(str(header.with_suffix("")))
     for path in (header, header.with_suffix(""), header.with_suffix(".mat")):
@@ -595,6 +702,7 @@ def test_wfdb_records(shared):
 
 def test_wfdb_units_and_faults(tmp_path):
     import wfdb
+
     signal = np.random.default_rng(0).normal(size=(50, 1))
     wfdb.wrsamp("rec", fs=100, units=["uV"], sig_name=["II"], p_signal=signal * 1000, fmt=["16"], write_dir=str(tmp_path))
     np.testing.assert_allclose(read_waveform(tmp_path / "rec").samples, signal, atol=1e-3)
@@ -626,20 +734,43 @@ def test_written_pixels_come_back(tmp_path_factory, kind, rows, columns, seed):
 
 
 def test_written_file_is_valid(tmp_path):
-    path = write_image(tmp_path / "x.dcm", np.zeros((4, 5), np.uint16), modality="CT", spacing=(0.1234567890123, 0.7), PatientID="P1", PatientAge="061Y",
-                       PatientSex="F", PatientName="Zoë^Test", RescaleIntercept=-1024, StudyDate="20240131")
+    path = write_image(
+        tmp_path / "x.dcm",
+        np.zeros((4, 5), np.uint16),
+        modality="CT",
+        spacing=(0.1234567890123, 0.7),
+        PatientID="P1",
+        PatientAge="061Y",
+        PatientSex="F",
+        PatientName="Zoë^Test",
+        RescaleIntercept=-1024,
+        StudyDate="20240131",
+    )
     dataset = pydicom.dcmread(path)
     assert path.read_bytes()[128:132] == b"DICM" and dataset.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
-    assert dataset.file_meta.MediaStorageSOPInstanceUID == dataset.SOPInstanceUID and dataset.file_meta.MediaStorageSOPClassUID == dataset.SOPClassUID
-    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "ConversionType", "Rows", "Columns", "BitsStored"):
-        assert dataset.get(keyword) not in (None, ""), keyword                                # type 1: there and filled
+    assert (
+        dataset.file_meta.MediaStorageSOPInstanceUID == dataset.SOPInstanceUID
+        and dataset.file_meta.MediaStorageSOPClassUID == dataset.SOPClassUID
+    )
+    for keyword in (
+        "SOPClassUID",
+        "SOPInstanceUID",
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "Modality",
+        "ConversionType",
+        "Rows",
+        "Columns",
+        "BitsStored",
+    ):
+        assert dataset.get(keyword) not in (None, ""), keyword  # type 1: there and filled
     for keyword in dicom.EMPTY:
-        assert keyword in dataset                                                             # type 2: there, may be empty
+        assert keyword in dataset  # type 2: there, may be empty
     assert (dataset.RescaleSlope, dataset.RescaleIntercept, dataset.RescaleType) == (1, -1024, "HU") and dataset.PatientName == "Zoë^Test"
     assert all(len(value) <= 16 for value in map(str, dataset.PixelSpacing)) and read_image(path).units == "HU"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        str(pydicom.dcmread(path))                                                            # every value is valid
+        str(pydicom.dcmread(path))  # every value is valid
 
 
 def test_fresh_or_seeded_identifiers(tmp_path):
@@ -655,14 +786,27 @@ def test_spacing_tag_follows_the_modality(tmp_path):
         assert pydicom.dcmread(path)[keyword].value == [0.2, 0.1] and read_image(path).spacing == (0.2, 0.1)
 
 
-@pytest.mark.parametrize("pixels, options, word", [
-    (np.zeros((2, 2)), {}, "RescaleSlope"), (np.zeros((2, 2), np.int32), {}, "int32"), (np.zeros((2, 2, 3), np.uint16), {}, "uint16"),
-    (np.zeros((2, 2, 2), np.uint8), {}, "shape"), (np.zeros((0, 2), np.uint8), {}, "shape"), (np.zeros(4, np.uint8), {}, "shape"),
-    (np.zeros((1, 70_000), np.uint8), {}, "65535"), (np.zeros((2, 2), np.uint8), {"photometric": "RGB"}, "photometric"),
-    (np.zeros((2, 2), np.uint8), {"PatientsName": "x"}, "PatientsName"), (np.zeros((2, 2), np.uint8), {"PatientAge": "61"}, "PatientAge"),
-    (np.zeros((2, 2), np.uint8), {"StudyInstanceUID": "a.b"}, "StudyInstanceUID"), (np.zeros((2, 2), np.uint8), {"Rows": 5}, "Rows"),
-    (np.zeros((2, 2), np.uint8), {"RescaleSlope": "steep"}, "RescaleSlope"), (np.zeros((2, 2), np.uint8), {"modality": "lower case"}, "Modality"),
-    (np.zeros((2, 2), np.uint8), {"spacing": (0, 1)}, "spacing"), (np.zeros((2, 2), np.uint8), {"spacing": (1,)}, "spacing")])
+@pytest.mark.parametrize(
+    "pixels, options, word",
+    [
+        (np.zeros((2, 2)), {}, "RescaleSlope"),
+        (np.zeros((2, 2), np.int32), {}, "int32"),
+        (np.zeros((2, 2, 3), np.uint16), {}, "uint16"),
+        (np.zeros((2, 2, 2), np.uint8), {}, "shape"),
+        (np.zeros((0, 2), np.uint8), {}, "shape"),
+        (np.zeros(4, np.uint8), {}, "shape"),
+        (np.zeros((1, 70_000), np.uint8), {}, "65535"),
+        (np.zeros((2, 2), np.uint8), {"photometric": "RGB"}, "photometric"),
+        (np.zeros((2, 2), np.uint8), {"PatientsName": "x"}, "PatientsName"),
+        (np.zeros((2, 2), np.uint8), {"PatientAge": "61"}, "PatientAge"),
+        (np.zeros((2, 2), np.uint8), {"StudyInstanceUID": "a.b"}, "StudyInstanceUID"),
+        (np.zeros((2, 2), np.uint8), {"Rows": 5}, "Rows"),
+        (np.zeros((2, 2), np.uint8), {"RescaleSlope": "steep"}, "RescaleSlope"),
+        (np.zeros((2, 2), np.uint8), {"modality": "lower case"}, "Modality"),
+        (np.zeros((2, 2), np.uint8), {"spacing": (0, 1)}, "spacing"),
+        (np.zeros((2, 2), np.uint8), {"spacing": (1,)}, "spacing"),
+    ],
+)
 def test_what_cannot_be_written(tmp_path, pixels, options, word):
     assert word in fault(write_image, tmp_path / "x.dcm", pixels, **options)
     assert not list(tmp_path.iterdir())
@@ -694,6 +838,7 @@ def test_compressed_copy_reads_the_same(tmp_path):
 
 def test_the_image_shows_no_patient_and_can_be_pickled():
     import pickle
+
     image = read_image(CT)
     again = pickle.loads(pickle.dumps(image))
     assert str(image.dataset.PatientID) not in repr(image) and again.dataset.PatientID == image.dataset.PatientID
@@ -701,5 +846,6 @@ def test_the_image_shows_no_patient_and_can_be_pickled():
 
 
 def test_import_is_light():
-    code = "import sys, medbook.images.dicom; print([name for name in ('keras', 'tensorflow', 'matplotlib', 'pandas', 'wfdb', 'cv2', 'skimage') if name in sys.modules])"
+    heavy = ("keras", "tensorflow", "matplotlib", "pandas", "wfdb", "cv2", "skimage")
+    code = f"import sys, medbook.images.dicom; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

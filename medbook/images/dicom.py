@@ -39,6 +39,8 @@ class DicomError(ValueError):
 
 # %% ../../nbs/1_images/11_dicom.ipynb #a34daa4e
 LOGGERS = [logging.getLogger(name) for name in ("pydicom", "pylibjpeg", "openjpeg", "rle")]
+for _logger in LOGGERS:
+    _logger.addHandler(logging.NullHandler())       # otherwise Python prints what nobody handles
 
 # %% ../../nbs/1_images/11_dicom.ipynb #60171564
 class _Silence:
@@ -55,16 +57,16 @@ class _Silence:
                 self.warnings.__enter__()
                 warnings.simplefilter("ignore")
                 config.settings.reading_validation_mode = config.IGNORE
-                self.disabled = [logger.disabled for logger in LOGGERS]
+                self.propagated = [logger.propagate for logger in LOGGERS]
                 for logger in LOGGERS:
-                    logger.disabled = True
+                    logger.propagate = False
 
     def __exit__(self, *error):
         with self.lock:
             self.inside -= 1
             if self.inside == 0:
-                for logger, disabled in zip(LOGGERS, self.disabled, strict=True):
-                    logger.disabled = disabled
+                for logger, propagate in zip(LOGGERS, self.propagated, strict=True):
+                    logger.propagate = propagate
                 config.settings._reading_validation_mode = self.before
                 self.warnings.__exit__(None, None, None)
 
@@ -501,10 +503,28 @@ def _grey(dataset, stored, frame):
     return rescale(stored, slope, intercept), _units(dataset, kind, told)
 
 # %% ../../nbs/1_images/11_dicom.ipynb #1cc82b4d
+def _tables(dataset):
+    """A data set whose palette pydicom (3.0) looks up rightly: it takes the 16-bit tables of big-endian files for little-endian ones.
+
+    Tables that use their upper byte alone are left, for their values then come out right, as 0 to 255.
+    """
+    names = [f"{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")]
+    wide = dataset.RedPaletteColorLookupTableDescriptor[2] == 16 and all(name in dataset for name in names)
+    if dataset.file_meta.TransferSyntaxUID != NATIVE[-1] or not wide:
+        return dataset
+    values = [np.frombuffer(dataset[name].value, ">u2") for name in names]
+    if not any((value & 255).any() for value in values):
+        return dataset
+    turned = dataset.group_dataset(0x0028)
+    for name, value in zip(names, values, strict=True):
+        turned[name].value = value.astype("<u2").tobytes()
+    return turned
+
+# %% ../../nbs/1_images/11_dicom.ipynb #42990971
 def _colour(dataset, stored, photometric):
     """Colour to red, green, blue, float32 (..., 3), in the range stored: 0 to 255 for 8 bits."""
     if photometric == "PALETTE COLOR":
-        return apply_color_lut(stored, dataset).astype(np.float32)
+        return apply_color_lut(stored, _tables(dataset)).astype(np.float32)
     if photometric not in ("RGB", "YBR_RCT", "YBR_ICT"):
         raise DicomError(f"the colour space {photometric} is not supported; export the file as RGB")
     return stored.astype(np.float32)
@@ -816,7 +836,7 @@ _SHORT = {keyword_dict[keyword] for keyword, _ in COLUMNS.values() if dictionary
 
 # %% ../../nbs/1_images/11_dicom.ipynb #088646a5
 def _scan_file(path):
-    """({tag: bytes}, transfer syntax, pixel bytes announced and held (-1: no end) or None) of an ordinary little-endian file; `_Odd` for the others."""
+    """({tag: bytes}, transfer syntax, pixel bytes told and held (-1: no end) or None) of ordinary little-endian files, else `_Odd`."""
     with open(path, "rb", buffering=0) as stream:
         size, data = os.fstat(stream.fileno()).st_size, stream.read(1 << 15)
         for more in (1 << 24, 0):
