@@ -40,7 +40,10 @@ def read_predictions(path):
     """
     path = Path(path)
     try:
-        table = pd.read_csv(path, sep=None, engine="python", dtype={"id": str, "patient": str, "split": str}, encoding="utf-8-sig")
+        with open(path, encoding="utf-8-sig") as file:
+            header = file.readline()
+        separator = max(",;\t", key=header.count)
+        table = pd.read_csv(path, sep=separator, dtype={"id": str, "patient": str, "split": str}, encoding="utf-8-sig")
     except FileNotFoundError:
         raise TableError(f"{path}: there is no such file") from None
     except pd.errors.EmptyDataError:

@@ -165,7 +165,7 @@ RECIPES = {
     "chest_gray_two_class": Recipe(),
     "chest_rgb_binary": Recipe(),
     "compact": Recipe(epochs=None, batch_size=64, learning_rate=2e-3, schedule="cosine", weight_decay=0.02, augment=True,
-                      balance="auto", members=5),
+                      balance="auto", members=4),
 }
 
 # %% ../../nbs/4_training/41_cnn.ipynb #08433501

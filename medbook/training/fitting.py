@@ -101,9 +101,9 @@ def learning_rate(schedule, peak, steps):
     return keras.optimizers.schedules.CosineDecay(peak / 20, max(1, steps - warm), alpha=0.01, warmup_target=peak, warmup_steps=warm)
 
 # %% ../../nbs/4_training/42_fitting.ipynb #d44710a5
-def automatic_epochs(images, *, presentations=100_000, least=8, most=60):
-    """Epochs for a training set of so many images: enough to present about `presentations` images, between `least` and `most`."""
-    return int(np.clip(-(-presentations // max(images, 1)), least, most))
+def automatic_epochs(images, *, pace=1150, least=4, most=60):
+    """Epochs for so many training images n: `pace`·√n presentations in all, that is `pace`/√n epochs, between `least` and `most`."""
+    return int(np.clip(np.ceil(pace / np.sqrt(max(images, 1))), least, most))
 
 # %% ../../nbs/4_training/42_fitting.ipynb #b8c47ee7
 def has_bfloat16():
@@ -536,13 +536,15 @@ def check(dataset):
 def settle(recipe, dataset, given):
     """The recipe with what was `given` put in, and its "auto" entries decided for `dataset`."""
     recipe = replace(recipe, **{name: value for name, value in given.items() if value is not None})
+    for name in ("epochs", "batch_size", "members", "learning_rate"):
+        if given.get(name) is not None and given[name] <= 0:
+            raise ValueError(f"{name} must be above 0, got {given[name]}")
     if recipe.balance not in (None, "none", "auto", "weights"):
         raise ValueError(f"balance must be 'auto', 'weights' or 'none', got {recipe.balance!r}")
-    balance = recipe.balance
-    if balance == "auto":
-        balance = "weights" if dataset.task == "binary" else None
+    automatic = "weights" if dataset.task == "binary" else None
+    balance = {"auto": automatic, "none": None}.get(recipe.balance, recipe.balance)
     epochs = recipe.epochs or automatic_epochs(int((dataset.splits == "train").sum()))
-    return replace(recipe, epochs=epochs, balance=None if balance == "none" or dataset.task == "multi-label" else balance)
+    return replace(recipe, epochs=epochs, balance=None if dataset.task == "multi-label" else balance)
 
 # %% ../../nbs/4_training/42_fitting.ipynb #36e87ed4
 def members_of(model, dataset, recipe, seed):
