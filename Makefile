@@ -6,7 +6,7 @@ export MEDBOOK_DATA ?= $(wildcard $(CURDIR)/../shared/data)
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export JUPYTER_PLATFORM_DIRS := 1
 
-.PHONY: help install demo test lab run export readme bench lint lock chromium clean
+.PHONY: help install demo test lab run export readme bench results lint lock chromium clean
 
 help:            ## list the targets
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -50,6 +50,9 @@ readme: install  ## README.md from nbs/index.ipynb
 
 bench: install   ## measure speeds as ratios in one run and write BENCHMARKS.md
 	$(BIN)/python -m tests.bench
+
+results: install  ## train the default network on real sets, three seeds each, and write RESULTS.md (half an hour)
+	$(BIN)/python tests/results.py
 
 lock: install    ## resolve the newest versions again and write constraints.txt
 	$(BIN)/uv pip compile --quiet --universal --no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade --extra dev setup.py --output-file constraints.txt

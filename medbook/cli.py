@@ -82,15 +82,23 @@ def summary(run):
 HEADLINES = ("auc", "accuracy (largest score)", "accuracy", "balanced_accuracy", "sensitivity", "specificity")
 
 # %% ../nbs/cli.ipynb #4dd00a93
-def open_data(data, **options):
-    """The data set a person names; tells its size and what could not be read. `options` that are not None go to `load`."""
+def open_data(data, *, size=None, small=False, **options):
+    """The data set a person names; tells its size and what could not be read. `options` that are not None go to `load`.
+
+    With `small`, images of more than 96 pixels are read at 64 × 64 unless a `size` is given.
+    """
     from medbook.images.datasets import load
-    dataset = load(data, **{name: value for name, value in options.items() if value is not None})
+    options = {name: value for name, value in options.items() if value is not None}
+    dataset = load(data, size=size, **options)
+    if small and size is None and max(dataset.shape[:2]) > 96:
+        height, width, _ = dataset.shape
+        typer.echo(f"images of {height} × {width} pixels are read at 64 × 64, which compact is made for; --size sets another")
+        dataset = load(data, size=64, **options)
     counts = ", ".join(f"{(dataset.splits == name).sum()} {name}" for name in ("train", "valid", "test"))
     shape, classes = " × ".join(map(str, dataset.shape)), " | ".join(dataset.classes)
     typer.echo(f"{dataset.card.name}: {len(dataset)} images of {shape} ({counts}); classes {classes}")
     if len(dataset.problems):
-        typer.echo(f"{len(dataset.problems)} problems; files that cannot be read are left out:", err=True)
+        typer.echo(f"{len(dataset.problems)} problems found; what cannot be read is left out:", err=True)
         for row in dataset.problems.head(10).itertuples():
             typer.echo(f"  {row.file}: {row.error}" if str(row.file) not in row.error else f"  {row.error}", err=True)
         if len(dataset.problems) > 10:
@@ -121,7 +129,8 @@ def train(
     symmetry: Annotated[str, typer.Option(help="flips that keep the label: none, horizontal, any [default: the card's]")] = None,
 ):
     """Train a network on your data, evaluate it, and write a report."""
-    dataset = open_data(data, size=size, window=window, image=image, label=label, patient=patient, split=split, symmetry=symmetry)
+    dataset = open_data(data, size=size, small=model == "compact", window=window, image=image, label=label, patient=patient,
+                        split=split, symmetry=symmetry)
     train_and_tell(model, dataset, out=out, epochs=epochs, members=members, batch_size=batch_size, learning_rate=learning_rate,
                    balance=balance, patience=patience, precision=precision, seed=seed, resume=resume)
 
