@@ -87,7 +87,7 @@ def _reading(path):
         try:
             yield
         except DicomError as error:
-            text = str(error)
+            text = " ".join(str(error).splitlines())
             raise DicomError(text if text.startswith(f"{path}:") else f"{path}: {text}") from None
         except MemoryError:
             raise DicomError(f"{path}: needs more memory than there is; read one frame with frame=0, or use a larger machine") from None
@@ -99,10 +99,9 @@ def _file_bytes(path):
     """The whole file; a `DicomError` if it is missing, a folder, unreadable or empty."""
     path = Path(path)
     try:
-        if path.is_dir():
-            raise DicomError("this is a folder; give one file, or use read_series for a folder of slices")
-        if path.exists() and not path.is_file():
-            raise DicomError("this is no ordinary file; give a DICOM file")
+        if not path.is_file() and path.exists():        # reading a named pipe would wait forever
+            folder = "a folder; give one file, or use read_series for a folder of slices"
+            raise DicomError(f"this is {folder if path.is_dir() else 'no ordinary file; give a DICOM file'}")
         data = path.read_bytes()
     except FileNotFoundError:
         raise DicomError("there is no such file; check the name and the folder") from None
@@ -198,6 +197,7 @@ NEEDED = {keyword_dict[keyword] for keyword in (
 ELSEWHERE = {keyword_dict[keyword] for keyword in (     # with one of these, pydicom reads the whole file
     "ModalityLUTSequence", "RedPaletteColorLookupTableDescriptor", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
     "ExtendedOffsetTable", "ExtendedOffsetTableLengths")}
+_LOOKED_FOR = frozenset(NEEDED | ELSEWHERE)
 
 # %% ../../nbs/1_images/11_dicom.ipynb #7794d29e
 def _syntax(data):
@@ -215,7 +215,7 @@ def _image_dataset(data):
     """(data set with the tags an image needs and its pixels, place of the pixels in the file); `_Odd` if pydicom is to look."""
     syntax, at = _syntax(data)
     explicit = syntax != "1.2.840.10008.1.2"
-    found, at, tag = _scan(data, at, explicit, NEEDED | ELSEWHERE, 0x7FE00008)
+    found, at, tag = _scan(data, at, explicit, _LOOKED_FOR, 0x7FE00008)
     if tag != 0x7FE00010 or not ELSEWHERE.isdisjoint(found) or len(data) < at + 12:
         raise _Odd
     start = at + (12 if explicit else 8)
@@ -337,17 +337,21 @@ def _check_length(dataset, layout):
     return held, needed
 
 # %% ../../nbs/1_images/11_dicom.ipynb #8ffc75a5
-def _plain_pixels(dataset, layout, frame):
-    """Uncompressed little-endian grey pixels, without a decoder: (H, W) or (frames, H, W) integers."""
-    keyword, rows, columns, _, bits, frames = layout
+def _plain_pixels(dataset, layout, data, frame):
+    """The bytes of little-endian grey pixels as integers: (H, W), or (frames, H, W) if `data` has several and `frame` is None."""
+    _, rows, columns, _, bits, frames = layout
     kind = ("<i" if dataset.get("PixelRepresentation") == 1 else "<u") + str(bits // 8)
     size, shape = rows * columns, (rows, columns) if frames == 1 or frame is not None else (frames, rows, columns)
     start, count = (0, size * frames) if frame is None else (frame * size, size)
-    pixels = np.frombuffer(dataset[keyword].value, kind, count, start * bits // 8).reshape(shape)
+    pixels = np.frombuffer(data, kind, count, start * bits // 8).reshape(shape)
     spare = bits - int(dataset.get("BitsStored") or bits)
     if not 0 <= spare < bits:
         raise DicomError(f"BitsStored {bits - spare} does not fit BitsAllocated {bits}; export the file again")
-    return (pixels << spare) >> spare if spare else pixels
+    low, high = stored_range(bits - spare, kind[1] == "i")
+    if spare and (pixels.min() < low or pixels.max() > high):
+        pixels = pixels << spare
+        pixels >>= spare
+    return pixels
 
 # %% ../../nbs/1_images/11_dicom.ipynb #131d242d
 DECODERS = {"RLE": "pylibjpeg-rle", "JPEG-LS": "pyjpegls", "JPEG 2000": "pylibjpeg-openjpeg", "JPEG": "python-gdcm"}
@@ -411,6 +415,20 @@ def _damage(remarks):
     return next((one for one in remarks if ("orrupt JPEG" in one and "extraneous" not in one) or "remature end" in one), "")
 
 # %% ../../nbs/1_images/11_dicom.ipynb #a5388fb6
+def _run_length(dataset, layout, frame):
+    """Run-length encoded grey pixels of one frame, by pylibjpeg-rle without a detour; None where pydicom's way is needed."""
+    keyword, rows, columns, samples, bits, frames = layout
+    if samples != 1 or bits not in (8, 16, 32) or (frames > 1 and frame is None):
+        return None
+    try:
+        from rle.rle import decode_frame
+    except ImportError:
+        return None
+    stream = get_frame(dataset[keyword].value, frame or 0, number_of_frames=frames)
+    one = (*layout[:5], 1)
+    return _plain_pixels(dataset, one, decode_frame(stream, rows * columns, bits, "<"), 0), dataset.PhotometricInterpretation
+
+# %% ../../nbs/1_images/11_dicom.ipynb #48541421
 def _decoded_pixels(dataset, layout, frame):
     """Pixels by pydicom's decoders: (array, photometric interpretation afterwards); YBR_FULL is then RGB."""
     syntax = dataset.file_meta.TransferSyntaxUID
@@ -422,12 +440,14 @@ def _decoded_pixels(dataset, layout, frame):
         raise _no_decoder(syntax)
     if syntax.name.startswith("JPEG Extended") and dataset.get("BitsStored") != 8 and "pylibjpeg" not in decoder.available_plugins:
         raise DicomError("no installed decoder reads lossy JPEG of 12 bits; pip install pylibjpeg-libjpeg, or export it uncompressed")
-    if decoder.is_encapsulated and not dataset.get("ExtendedOffsetTable"):
+    if decoder.is_encapsulated and syntax != RLELossless and not dataset.get("ExtendedOffsetTable"):
         _check_stream(dataset, layout, frame)
-    fast = ["pylibjpeg"] if "RLE" in syntax.name and "pylibjpeg" in decoder.available_plugins else []
+    fast = ["pylibjpeg"] if syntax == RLELossless and "pylibjpeg" in decoder.available_plugins else []
     for plugin in [*fast, ""]:
         try:
             with _caught_remarks() as remarks:
+                if plugin and (quick := _run_length(dataset, layout, frame)):
+                    return quick
                 pixels, facts = decoder.as_array(dataset, index=frame, decoding_plugin=plugin)
             if not _damage(remarks):
                 return pixels, facts["photometric_interpretation"]
@@ -439,7 +459,7 @@ def _decoded_pixels(dataset, layout, frame):
     raise DicomError(f"the pixels ({syntax.name}) cannot be decoded: {_one_line(fault)}; "
                      "copy the file again, or export it uncompressed")
 
-# %% ../../nbs/1_images/11_dicom.ipynb #48541421
+# %% ../../nbs/1_images/11_dicom.ipynb #6878d635
 def _stored(dataset, frame=None):
     """Pixels as stored, after decompression: (array, photometric interpretation). Shapes as in `read_image`."""
     layout = _layout(dataset)
@@ -449,7 +469,7 @@ def _stored(dataset, frame=None):
     spare = np.subtract(*_check_length(dataset, layout))
     ordinary = keyword == "PixelData" and samples == 1 and bits in (8, 16, 32) and spare in (0, 1)
     if ordinary and dataset.file_meta.TransferSyntaxUID in LITTLE:
-        return _plain_pixels(dataset, layout, frame), dataset.PhotometricInterpretation
+        return _plain_pixels(dataset, layout, dataset[keyword].value, frame), dataset.PhotometricInterpretation
     return _decoded_pixels(dataset, layout, frame)
 
 # %% ../../nbs/1_images/11_dicom.ipynb #3d6b2a4f
