@@ -107,7 +107,7 @@ def choose_threshold(y_true, y_score):
     y_true, y_score = np.asarray(y_true), np.asarray(y_score, float)
     if len(np.unique(y_true)) < 2:
         return 0.5
-    false_positive_rate, sensitivity, cuts = roc_curve(y_true, y_score)
+    false_positive_rate, sensitivity, cuts = (values[1:] for values in roc_curve(y_true, y_score))
     cut = cuts[np.argmax(sensitivity - false_positive_rate)]
     below = y_score[y_score < cut]
     return float((cut + below.max()) / 2) if len(below) else float(cut)

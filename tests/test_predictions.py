@@ -1,0 +1,67 @@
+"""The predictions table: reading with care, the threshold from valid, the right rows evaluated."""
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medbook.evaluation.predictions import TableError, checked, choose_threshold, evaluate_table, read_predictions, table_parts
+
+
+def youden(y_true, y_score, cut):
+    return ((y_score >= cut) & (y_true == 1)).sum() / (y_true == 1).sum() - ((y_score >= cut) & (y_true == 0)).sum() / (y_true == 0).sum()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20)), min_size=2, max_size=60))
+def test_no_threshold_is_better_on_valid(cases):
+    y_true, y_score = np.array([case[0] for case in cases]), np.array([case[1] for case in cases]) / 20
+    cut = choose_threshold(y_true, y_score)
+    assert 0 <= cut <= 1
+    if len(np.unique(y_true)) == 2:
+        best = max(youden(y_true, y_score, other) for other in np.unique(y_score))
+        assert np.isclose(youden(y_true, y_score, cut), best)
+
+
+def test_a_useless_score_still_gives_a_finite_threshold():
+    assert np.isfinite(choose_threshold([1, 0, 0, 1], [0.1, 0.9, 0.8, 0.2]))
+
+
+def table(rows=60, seed=0):
+    rng = np.random.default_rng(seed)
+    sick = rng.integers(0, 2, rows)
+    score = 1 / (1 + np.exp(-rng.normal(2 * sick - 1)))
+    return pd.DataFrame({"split": np.repeat(["valid", "test"], rows // 2), "y_true": sick, "score_no": 1 - score, "score_yes": score})
+
+
+def test_the_threshold_comes_from_valid_and_the_figures_from_test():
+    rows = table()
+    found, notes = evaluate_table(rows, resamples=50)
+    valid, test = rows[rows.split == "valid"], rows[rows.split == "test"]
+    assert found.threshold == choose_threshold(valid.y_true, valid.score_yes)
+    assert found.y_true.tolist() == test.y_true.tolist() and "test" in notes[0]
+    assert evaluate_table(rows, split="valid", resamples=50)[0].threshold == 0.5
+    assert evaluate_table(rows, threshold=0.2, resamples=50)[0].threshold == 0.2
+    with pytest.raises(TableError, match="train"):
+        evaluate_table(rows, split="train")
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_separators_names_and_a_byte_order_mark(tmp_path, separator):
+    rows = table().assign(y_true=lambda frame: np.where(frame.y_true == 1, "yes", "no"))
+    rows.to_csv(tmp_path / "table.csv", index=False, sep=separator, encoding="utf-8-sig")
+    assert read_predictions(tmp_path / "table.csv").y_true.tolist() == table().y_true.tolist()
+
+
+def test_findings_are_matched_by_name_not_by_place():
+    rows = pd.DataFrame({"y_true_b": [1, 0, 1], "y_true_a": [0, 0, 1], "score_a": [0.1, 0.2, 0.9], "score_b": [0.8, 0.3, 0.7]})
+    y_true, y_score, _ = table_parts(checked(rows))
+    assert y_true.tolist() == [[0, 1], [0, 0], [1, 1]] and y_score[0].tolist() == [0.1, 0.8]
+    with pytest.raises(TableError, match="y_true_b"):
+        checked(rows.drop(columns="y_true_b"))
+
+
+def test_patients_that_repeat_the_id_are_no_patients():
+    rows = table().assign(id=[str(i) for i in range(60)], patient=[str(i) for i in range(60)])
+    assert table_parts(rows)[2] is None
+    assert len(table_parts(rows.assign(patient=[f"P{i // 2}" for i in range(60)]))[2]) == 60
