@@ -71,9 +71,9 @@ def headlines(found):
 # %% ../nbs/cli.ipynb #a39cdc97
 def summary(run):
     """A few lines on a run: how well, and where its files are."""
-    yield from headlines(run.evaluate())
+    yield from headlines(run.evaluate()) if len(run.predictions) else ["no image is in valid or test, so nothing is evaluated"]
     if run.path:
-        yield f"report:  {run.path / 'report.html'}"
+        yield from [f"report:  {run.path / 'report.html'}"] if len(run.predictions) else []
         yield f"model:   {run.path / 'model.keras'}"
     if run.status == "interrupted":
         yield "The run was interrupted; the same command goes on from its last finished epoch."

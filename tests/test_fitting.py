@@ -200,7 +200,7 @@ def test_multi_label_and_sigmoid_heads(tmp_path):
     parts = np.repeat(["train", "valid", "test"], 20)
     np.savez(tmp_path / "many.npz", images=images, labels=labels, splits=parts)
     run = fit("compact", load(tmp_path / "many.npz"), epochs=1, members=1, out=tmp_path / "run", progress=False)
-    assert run.model.output_shape == (None, 3) and "y_true_0" in run.predictions
+    assert run.model.output_shape == (None, 3) and "y_true_label 0" in run.predictions
     np.savez(tmp_path / "two.npz", images=images, labels=labels[:, 0], splits=parts)
     data = load(tmp_path / "two.npz")
     model = keras.Sequential([keras.layers.Input(data.shape), keras.layers.Flatten(), keras.layers.Dense(1, activation="sigmoid")])

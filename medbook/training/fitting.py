@@ -298,7 +298,9 @@ def trainee(model, recipe, steps, *, symmetry="none", seed=0):
     optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay) if recipe.weight_decay else keras.optimizers.Adam(rate)
     if recipe.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    learner.compile(optimizer, loss_of(model), metrics=["accuracy"] if model.output_shape[-1] > 1 else ["binary_accuracy"])
+    loss = loss_of(model)
+    kind = keras.metrics.BinaryAccuracy if isinstance(loss, keras.losses.BinaryCrossentropy) else keras.metrics.CategoricalAccuracy
+    learner.compile(optimizer, loss, metrics=[kind(name="accuracy")])
     return learner
 
 # %% ../../nbs/4_training/42_fitting.ipynb #617da001
@@ -347,6 +349,8 @@ def average(models):
 # %% ../../nbs/4_training/42_fitting.ipynb #d47d5e32
 def scores(model, dataset, *, batch_size=256):
     """Probabilities (n, classes) for all images of `dataset`; a single sigmoid p becomes the columns 1 − p and p."""
+    if not len(dataset):
+        return np.zeros((0, len(dataset.classes)))
     out = model.predict(Batches(dataset, model.output_shape[-1], batch_size), verbose=0).astype("float64")
     return np.hstack([1 - out, out]) if out.shape[1] == 1 and len(dataset.classes) == 2 else out
 
@@ -396,7 +400,9 @@ class Run:
 
 # %% ../../nbs/4_training/42_fitting.ipynb #68f5c459
 def write_report(run, folder):
-    """Write report.html and report.json of a run into `folder`."""
+    """Write report.html and report.json of a run into `folder`; nothing where it has no valid and no test images."""
+    if run.predictions.empty:
+        return
     found, notes = evaluate_table(run.predictions)
     if run.status != "complete":
         notes.append("The run was interrupted; these are the figures of its last finished epoch.")
