@@ -66,6 +66,7 @@ def forged(path, **part):
     {"module": "keras.layers", "class_name": "Lambda"},
     {"module": "keras.layers", "class_name": "TorchModuleWrapper"},
     {"module": "kerasx.layers", "class_name": "Dense"},
+    {"module": "os", "class_name": "system", "registered_name": "medbook>system"},
 ])
 def test_models_that_would_run_code_are_refused(tmp_path, part):
     forged(tmp_path / "forged.keras", **part)

@@ -19,6 +19,8 @@ from keras import layers
 # %% ../../nbs/4_training/41_cnn.ipynb #3ae7cdbe
 def block_size(size, kernel_size=3, pool=2, padding="valid"):
     """Pixels along one side after a convolution and pooling: `(size - kernel_size + 1) // pool`, or `size // pool` for "same"."""
+    if padding not in ("valid", "same"):
+        raise ValueError(f"padding must be 'valid' or 'same', got {padding!r}")
     convolved = size - kernel_size + 1 if padding == "valid" else size
     return max(convolved, 0) // pool
 
@@ -121,7 +123,9 @@ def compact(input_shape=(28, 28, 1), classes=2, *, widths=(32, 64, 128), blocks=
     `widths` are the channels at each scale, with `blocks` residual blocks a scale; above 48 pixels the first convolution strides by two.
     Raises ValueError when the image has no channel axis or is too small.
     """
-    check_size(input_shape, len(widths) , 1, 2, "same")
+    if len(input_shape) != 3 or min(input_shape[:2]) < 2 ** len(widths):
+        least = 2 ** len(widths)
+        raise ValueError(f"compact takes images of {least} × {least} pixels or more with a channel axis, not {tuple(input_shape)}")
     inputs = layers.Input(input_shape)
     x = layers.BatchNormalization(momentum=0.9, center=False, scale=False, dtype="float32", name="brightness")(inputs)
     x = layers.ReLU()(conv_norm(x, widths[0], strides=2 if min(input_shape[:2]) > 48 else 1))
@@ -162,6 +166,7 @@ class Recipe:
 RECIPES = {
     "digits_single": Recipe(epochs=5),
     "digits_double": Recipe(epochs=5, batch_size=64),
+    "builder": Recipe(),
     "chest_gray_two_class": Recipe(),
     "chest_rgb_binary": Recipe(),
     "compact": Recipe(epochs=None, batch_size=64, learning_rate=2e-3, schedule="cosine", weight_decay=0.02, augment=True,
@@ -186,6 +191,7 @@ class ModelError(ValueError):
     """A model file that is missing, broken or not to be trusted; one line that names the file and the mend."""
 
 # %% ../../nbs/4_training/41_cnn.ipynb #296a8b85
+# Keras's own names for values in a description, which are no layers and run nothing
 PLAIN_VALUES = ("__keras_tensor__", "__tensor__", "__numpy__", "__tuple__", "__ellipsis__", "__typespec__")
 
 # %% ../../nbs/4_training/41_cnn.ipynb #c7cf1897
@@ -198,7 +204,8 @@ def foreign_parts(config):
     found = []
     if "class_name" in config:
         module, registered, name = (str(config.get(key) or "") for key in ("module", "registered_name", "class_name"))
-        known = module == "keras" or module.startswith("keras.") or registered.startswith("medbook>") or name in PLAIN_VALUES
+        known = module == "keras" or module.startswith("keras.") or name in PLAIN_VALUES
+        known = known or (module.startswith("medbook.") and registered.startswith("medbook>"))
         if not known or name in ("Lambda", "__lambda__", "TorchModuleWrapper", "TFSMLayer", "function"):
             found.append(name)
     return found + [part for value in config.values() for part in foreign_parts(value)]

@@ -92,7 +92,10 @@ class Batches(keras.utils.PyDataset):
 
 # %% ../../nbs/4_training/42_fitting.ipynb #9312b65b
 def learning_rate(schedule, peak, steps):
-    """A number ("constant"), or a cosine decay over `steps` with a warm-up of a tenth of them ("cosine"; Loshchilov and Hutter 2017)."""
+    """A number ("constant"), or a cosine decay over `steps` with a warm-up of a tenth of them ("cosine"; Loshchilov and Hutter 2017).
+
+    Raises ValueError for another schedule.
+    """
     if schedule == "constant":
         return peak
     if schedule != "cosine":
@@ -107,7 +110,7 @@ def automatic_epochs(images, *, pace=1150, least=4, most=60):
 
 # %% ../../nbs/4_training/42_fitting.ipynb #b8c47ee7
 def has_bfloat16():
-    """Whether bfloat16 is the faster here: AVX512-BF16 or AMX on a CPU (TensorFlow), an Ampere or newer GPU, a TPU."""
+    """Whether bfloat16 is the faster here: a CPU with AVX512-BF16 or AMX (TensorFlow), an Ampere or newer GPU, a JAX accelerator."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -137,6 +140,7 @@ def set_precision(model, precision):
     first = next((place for place, layer in enumerate(inner) if hasattr(layer, "kernel_size") or isinstance(layer, keras.layers.Dense)), 0)
     for layer in inner[first:]:
         layer.dtype_policy = policies[precision]
+    model.train_function = model.test_function = model.predict_function = None      # what was compiled had the old precision
     return precision
 
 # %% ../../nbs/4_training/42_fitting.ipynb #0f220a61
@@ -203,7 +207,7 @@ class TrainingError(RuntimeError):
 
 # %% ../../nbs/4_training/42_fitting.ipynb #1c91056c
 class Keeper(keras.callbacks.Callback):
-    """Makes an epoch a function of the weights and (seed, member, epoch), and keeps the state when it ends."""
+    """Makes an epoch a function of weights, optimiser and (seed, member, epoch), and keeps the state when it ends."""
 
     def __init__(self, state, batches, keep, *, seed, patience=None, stop=None):
         super().__init__()
@@ -222,9 +226,9 @@ class Keeper(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if not np.isfinite(logs["loss"]):
             raise TrainingError(f"the loss became {logs['loss']} in epoch {epoch + 1}; lower the learning rate or look for odd images")
-        names = {name: name.replace("val_", "valid_") for name in logs}
-        row = {"member": self.state.member + 1, "epoch": epoch + 1, **{names[name]: round(float(value), 6) for name, value in logs.items()}}
-        self.state.history.append({**row, "seconds": round(time.perf_counter() - self.start, 3)})
+        shown = {name.replace("val_", "valid_"): round(float(value), 6) for name, value in logs.items()}
+        seconds = round(time.perf_counter() - self.start, 3)
+        self.state.history.append({"member": self.state.member + 1, "epoch": epoch + 1, **shown, "seconds": seconds})
         self.state.epoch = epoch + 1
         store(self.state, self.model, best=self.patience is not None)
         self.keep(self.state)
@@ -264,7 +268,7 @@ def exhausted(state, patience):
 
 # %% ../../nbs/4_training/42_fitting.ipynb #c5c17856
 class Progress(keras.callbacks.Callback):
-    """A progress bar (rich) over all epochs of a member, with a line for each epoch."""
+    """A progress bar (rich) for each epoch of a member, and a printed line when it ends."""
 
     def __init__(self, epochs, member, members):
         super().__init__()
@@ -343,7 +347,7 @@ def average(models):
         return models[0]
     inputs = keras.layers.Input(models[0].input_shape[1:])
     for place, model in enumerate(models):
-        model.name = f"member_{place + 1}"
+        model.name = f"member_{place + 1}"      # Keras wants different names inside one model
     return keras.Model(inputs, keras.layers.Average(name="mean_probability")([model(inputs) for model in models]), name="average")
 
 # %% ../../nbs/4_training/42_fitting.ipynb #d47d5e32
@@ -571,15 +575,17 @@ def fit(model, dataset, *, out=None, epochs=None, batch_size=None, learning_rate
 
     `model` is a name in `ARCHITECTURES` or a Keras model that ends in softmax or sigmoid. `epochs`, `batch_size`,
     `learning_rate`, `augment`, `balance` ("auto", "weights", "none") and `members` (networks averaged) override the network's
-    `Recipe`. `patience` stops after so many epochs without a lower loss on valid and keeps the best one. `precision` is "auto",
-    "float32" or "bfloat16". With `out`, a folder, the run is written there and the same call goes on where it was stopped.
+    `Recipe`; a model that is given trains on from its weights (`members` is then 1 unless asked for; further ones start afresh).
+    `patience` stops after so many epochs without a lower loss on valid and keeps the best one. `precision` is "auto", "float32"
+    or "bfloat16". With `out`, a folder, the run is written there and the same call goes on where it was stopped.
     Raises TrainingError for data that cannot be learnt from, a folder of another run, a loss that is not a number; OSError when
     the disk is full.
     """
     check(dataset)
     name = model if isinstance(model, str) else model.name
     given = dict(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, augment=augment, balance=balance, members=members)
-    recipe = settle(RECIPES.get(name, Recipe()), dataset, given)
+    recipe = RECIPES.get(name, Recipe())
+    recipe = settle(recipe if isinstance(model, str) else replace(recipe, members=1), dataset, given)
     networks = members_of(model, dataset, recipe, seed)
     worker = networks[0] if len(networks) == 1 else keras.models.clone_model(networks[0])
     info = describe(networks[0], dataset, recipe, precision=set_precision(worker, precision), patience=patience, seed=seed)
