@@ -280,7 +280,7 @@ class Progress(keras.callbacks.Callback):
         from rich.progress import Progress as Bar
         words, loss = TextColumn("{task.description}"), TextColumn("{task.fields[loss]}")
         self.bar = Bar(words, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), loss, transient=True)
-        self.bar.disable = not (self.bar.console.is_terminal or self.bar.console.is_jupyter)
+        self.bar.disable = not (sys.stdout.isatty() or self.bar.console.is_jupyter)
         self.bar.start()
         self.task = self.bar.add_task(f"{self.title}, epoch {epoch + 1} of {self.epochs}", total=self.params["steps"], loss="")
 
