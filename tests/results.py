@@ -17,6 +17,7 @@ OFFICIAL = {  # MedMNIST v2, AUC / accuracy: Yang et al. (2023), Scientific Data
     "breastmnist": {"ResNet-18 (28)": (0.901, 0.863), "ResNet-50 (224)": (0.866, 0.842), "Google AutoML Vision": (0.919, 0.861)},
 }
 SEEDS = (0, 1, 2)
+BEGIN, END = "<!-- measured -->\n", "<!-- end of what is measured -->\n"    # what stands between them in RESULTS.md is written anew
 
 
 def measure(name, seed, folder):
@@ -61,5 +62,6 @@ def main(names):
 if __name__ == "__main__":
     found = main(sys.argv[1:])
     target = Path("RESULTS.md")
-    head, mark, _ = (target.read_text(encoding="utf-8") if target.exists() else "# Results\n").partition("\n<!-- measured -->\n")
-    target.write_text(head + "\n<!-- measured -->\n\n" + "\n".join(found) + "\n", encoding="utf-8")
+    page = target.read_text(encoding="utf-8") if target.exists() else "# Results\n"
+    head, _, rest = page.partition(BEGIN)
+    target.write_text(head + BEGIN + "\n" + "\n".join(found) + END + rest.partition(END)[2], encoding="utf-8")
