@@ -52,7 +52,7 @@ def train_and_tell(model, dataset, **options):
     try:
         run = module.fit(network, dataset, **options)
     except KeyboardInterrupt as stopped:
-        typer.echo(f"medbook: {stopped or 'stopped'}", err=True)
+        typer.echo(f"medbook: {str(stopped) or 'stopped; the same command goes on from its last checkpoint'}", err=True)
         raise typer.Exit(130) from None
     typer.echo("\n".join(summary(run)))
     if run.status == "interrupted":
@@ -93,6 +93,8 @@ def open_data(data, *, size=None, small=False, **options):
     counts = ", ".join(f"{(dataset.splits == name).sum()} {name}" for name in ("train", "valid", "test"))
     shape, classes = " × ".join(map(str, dataset.shape)), " | ".join(dataset.classes)
     typer.echo(f"{dataset.card.name}: {len(dataset)} images of {shape} ({counts}); classes {classes}")
+    owners = None if dataset.patients is None else len(set(dataset.patients))
+    typer.echo(f"patients: {owners}" if owners else "patients: unknown, so every image counts as a patient of its own")
     if len(dataset.problems):
         typer.echo(f"{len(dataset.problems)} problems found; what cannot be read is left out:", err=True)
         for row in dataset.problems.head(10).itertuples():
@@ -221,6 +223,8 @@ def explain(error):
         text = f"{error.filename or 'the output folder'}: {error.strerror}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             text += "; free some space, then the same command goes on"
+    if not isinstance(error, (ValueError, OSError, RuntimeError, MemoryError)):
+        text = f"unforeseen {type(error).__name__}: {text}; please report it with what MEDBOOK_DEBUG=1 shows"
     return text or type(error).__name__
 
 # %% ../nbs/cli.ipynb #83ca3dbd
@@ -228,7 +232,7 @@ def main(args=None):
     """Run the command line; returns nothing, exits with the status."""
     try:
         app(args=args, prog_name="medbook")
-    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+    except Exception as error:
         if os.environ.get("MEDBOOK_DEBUG"):
             raise
         typer.echo(f"medbook: {explain(error)}", err=True)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['TableError', 'score_columns', 'class_names', 'read_predictions', 'checked', 'numbers', 'findings', 'truths',
-           'choose_threshold', 'table_parts', 'choose_split', 'positive_score', 'evaluate_table', 'compare_shares']
+           'choose_threshold', 'table_parts', 'choose_split', 'leaks', 'positive_score', 'evaluate_table',
+           'compare_shares']
 
 # %% ../../nbs/3_evaluation/36_predictions.ipynb #78c6f5c3
 from pathlib import Path
@@ -84,7 +85,7 @@ def numbers(table, name, path):
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         odd = table[name].iloc[bad[0]]
-        raise TableError(f"{path}: {name} is {odd!r} in row {bad[0] + 2}, not a number; mend or remove {len(bad)} such rows")
+        raise TableError(f"{path}: {name} is {str(odd)!r} in row {bad[0] + 2}, not a number; mend or remove {len(bad)} such rows")
     return values
 
 # %% ../../nbs/3_evaluation/36_predictions.ipynb #ac250d92
@@ -148,6 +149,16 @@ def choose_split(table, split=None):
         raise TableError(f"no row is in the split {split!r}; the splits are {', '.join(map(str, there)) or 'not given'}")
     return (table, None) if split is None else (table[table["split"] == split], split)
 
+# %% ../../nbs/3_evaluation/36_predictions.ipynb #4624059d
+def leaks(table):
+    """A warning in words for each patient who stands in several splits; at most one sentence in the list."""
+    if not {"patient", "split"} <= set(table):
+        return []
+    counts = table.groupby("patient")["split"].nunique()
+    shared = counts[counts > 1].index.tolist()
+    several = f"{len(shared)} patients, such as {shared[0]}, stand" if len(shared) > 1 else f"Patient {shared[0]} stands" if shared else ""
+    return [f"{several} in more than one split: what is measured is too good."] if shared else []
+
 # %% ../../nbs/3_evaluation/36_predictions.ipynb #91900e5d
 def positive_score(y_score):
     """The positive class's scores (n,) of scores (n,) or (n, 2)."""
@@ -169,6 +180,7 @@ def evaluate_table(table, *, split=None, threshold=None, **options):
         notes.append(f"Figures are of the {split} split ({len(rows)} images), on which choices may have been made: they are optimistic.")
     else:
         notes.append(f"Figures are of all {len(rows)} rows: no split is called test or valid.")
+    notes += leaks(table)
     if threshold is None and split == "test" and y_true.ndim == 1 and len(classes) == 2 and (table["split"] == "valid").any():
         valid_true, valid_score, _ = table_parts(table[table["split"] == "valid"])
         threshold = choose_threshold(valid_true, positive_score(valid_score))

@@ -428,7 +428,14 @@ def _run_length(dataset, layout, frame):
     one = (*layout[:5], 1)
     return _plain_pixels(dataset, one, decode_frame(stream, rows * columns, bits, "<"), 0), dataset.PhotometricInterpretation
 
-# %% ../../nbs/1_images/11_dicom.ipynb #48541421
+# %% ../../nbs/1_images/11_dicom.ipynb #ec76a173
+def _plugins(decoder):
+    """The decoders to ask, in order; the pixels of the last one count, and each must read the stream without a fault."""
+    there = decoder.available_plugins
+    sure = [name for name in ("pylibjpeg", "pyjpegls") if name in there]
+    return sure[:1] or [name for name in ("pillow", "gdcm") if name in there] or [""]
+
+# %% ../../nbs/1_images/11_dicom.ipynb #9795f552
 def _decoded_pixels(dataset, layout, frame):
     """Pixels by pydicom's decoders: (array, photometric interpretation afterwards); YBR_FULL is then RGB."""
     syntax = dataset.file_meta.TransferSyntaxUID
@@ -442,20 +449,22 @@ def _decoded_pixels(dataset, layout, frame):
         raise DicomError("no installed decoder reads lossy JPEG of 12 bits; pip install pylibjpeg-libjpeg, or export it uncompressed")
     if decoder.is_encapsulated and syntax != RLELossless and not dataset.get("ExtendedOffsetTable"):
         _check_stream(dataset, layout, frame)
-    fast = ["pylibjpeg"] if syntax == RLELossless and "pylibjpeg" in decoder.available_plugins else []
-    for plugin in [*fast, ""]:
+    fault = None
+    for plugin in _plugins(decoder):
         try:
             with _caught_remarks() as remarks:
-                if plugin and (quick := _run_length(dataset, layout, frame)):
+                if syntax == RLELossless and plugin and (quick := _run_length(dataset, layout, frame)):
                     return quick
                 pixels, facts = decoder.as_array(dataset, index=frame, decoding_plugin=plugin)
-            if not _damage(remarks):
-                return pixels, facts["photometric_interpretation"]
             fault = _damage(remarks)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:      # a panic in Rust is no Exception
             fault = error
+        if fault:
+            break
+    else:
+        return pixels, facts["photometric_interpretation"]
     raise DicomError(f"the pixels ({syntax.name}) cannot be decoded: {_one_line(fault)}; "
                      "copy the file again, or export it uncompressed")
 

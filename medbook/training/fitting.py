@@ -6,9 +6,9 @@
 __all__ = ['targets', 'loss_of', 'output_layer', 'class_weights', 'epoch_order', 'Batches', 'learning_rate', 'automatic_epochs',
            'has_bfloat16', 'set_precision', 'leaf_layers', 'atomic', 'State', 'values_of', 'reseed', 'Stopped',
            'TrainingError', 'Keeper', 'store', 'restore', 'best_epoch', 'exhausted', 'Progress', 'trainee',
-           'start_anew', 'train', 'average', 'scores', 'predict', 'Run', 'write_report', 'describe', 'device', 'Folder',
-           'same', 'differences', 'check_same', 'ctrl_c', 'check', 'settle', 'members_of', 'fit', 'train_members',
-           'finish_member', 'stopped', 'conclude']
+           'start_anew', 'train', 'average', 'scores', 'predict', 'Run', 'write_report', 'describe', 'start_of',
+           'device', 'Folder', 'same', 'differences', 'check_same', 'ctrl_c', 'check', 'settle', 'members_of', 'fit',
+           'train_members', 'finish_member', 'stopped', 'conclude']
 
 # %% ../../nbs/4_training/42_fitting.ipynb #69b7aaff
 import json
@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+import zlib
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -224,7 +225,7 @@ class Keeper(keras.callbacks.Callback):
             raise Stopped
 
     def on_epoch_end(self, epoch, logs=None):
-        if not np.isfinite(logs["loss"]):
+        if not np.isfinite([logs["loss"], logs.get("val_loss", 0)]).all():
             raise TrainingError(f"the loss became {logs['loss']} in epoch {epoch + 1}; lower the learning rate or look for odd images")
         shown = {name.replace("val_", "valid_"): round(float(value), 6) for name, value in logs.items()}
         seconds = round(time.perf_counter() - self.start, 3)
@@ -420,12 +421,19 @@ def describe(model, dataset, recipe, *, precision, patience, seed):
     """What run.json says at the start: settings, versions, the data's fingerprint, the device."""
     return {
         "settings": {"model": model.name, "weights": model.count_params(), **asdict(recipe),
-                     "precision": precision, "patience": patience, "seed": seed},
+                     "precision": precision, "patience": patience, "seed": seed, "symmetry": dataset.card.symmetry,
+                     "start": start_of(model, seed)},
         "data": {"name": dataset.card.name, "digest": dataset.digest(), "classes": list(dataset.classes), "shape": list(dataset.shape),
+                 "patients": None if dataset.patients is None else zlib.crc32("\n".join(map(str, dataset.patients)).encode()),
                  "images": {name: int((dataset.splits == name).sum()) for name in ("train", "valid", "test")}},
         "versions": {"python": sys.version.split()[0], **{name: version(name) for name in ("medbook", "keras", keras.backend.backend())}},
         "device": device(),
     }
+
+# %% ../../nbs/4_training/42_fitting.ipynb #d9094822
+def start_of(model, seed):
+    """A short fingerprint of the weights that training starts from, so that a run is not taken up with another model of the same name."""
+    return f"{zlib.crc32(b''.join(value.tobytes() for value in values_of(model.trainable_variables))):08x}"
 
 # %% ../../nbs/4_training/42_fitting.ipynb #f484fbe6
 def device():
@@ -452,14 +460,20 @@ class Folder:
 
     def begin(self, info, resume):
         """The state to go on from, a new one in a fresh folder or when `resume` is False. TrainingError for another run's folder."""
-        note = self.path and self.path / "run.json"
-        if note and note.exists() and resume:
-            check_same(self.path, json.loads(note.read_text(encoding="utf-8")), info)
+        there = self.there()
+        if there and resume:
+            check_same(self.path, there, info)
             if (self.path / "checkpoint.npz").exists():
-                state = State.load(self.path / "checkpoint.npz")
+                try:
+                    state = State.load(self.path / "checkpoint.npz")
+                except Exception:
+                    raise TrainingError(f"{self.path / 'checkpoint.npz'}: is damaged; start over with resume=False (--no-resume)") from None
                 self.write("history.csv", pd.DataFrame(state.history).to_csv(index=False))
                 return state
         if self.path:
+            own = [name for name in ("report.html", "predictions.csv", "model.keras") if (self.path / name).exists()]
+            if own and not there:
+                raise TrainingError(f"{self.path}: holds {own[0]}, which is not of a run of medbook; choose another folder")
             for name in ("checkpoint.npz", "history.csv", "model.keras", "predictions.csv", "report.html", "report.json"):
                 (self.path / name).unlink(missing_ok=True)
         self.write("run.json", json.dumps(info | {"status": "running"}, indent=2))
@@ -467,11 +481,19 @@ class Folder:
 
     def complete(self, info):
         """Whether a complete run of the same settings stands here."""
+        there = self.there()
+        return bool(there) and there.get("status") == "complete" and same(there, info)
+
+    def there(self):
+        """What run.json says; None where there is none. Raises TrainingError where it is damaged."""
         note = self.path and self.path / "run.json"
         if not note or not note.exists():
-            return False
-        there = json.loads(note.read_text(encoding="utf-8"))
-        return there.get("status") == "complete" and same(there, info)
+            return None
+        try:
+            there = json.loads(note.read_text(encoding="utf-8"))
+            return there if {"settings", "data"} <= set(there) else 1 / 0
+        except (ValueError, ArithmeticError, TypeError):
+            raise TrainingError(f"{note}: is no run's note; remove it, or choose another folder") from None
 
     def keep(self, state, *, least=2):
         """Write the checkpoint, then the history it holds; not again within `least` seconds, for short epochs would wait for the disk."""
@@ -503,7 +525,8 @@ def same(there, here):
 def differences(there, here):
     """The settings that differ between two run.json, in words."""
     pairs = {name: (there["settings"].get(name), here["settings"].get(name)) for name in here["settings"] if name != "precision"}
-    pairs["data"] = there["data"]["digest"][:8], here["data"]["digest"][:8]
+    for name in ("digest", "patients"):
+        pairs[f"data {name}"] = str(there["data"].get(name))[:8], str(here["data"].get(name))[:8]
     return [f"{name} {old} there, {new} here" for name, (old, new) in pairs.items() if old != new]
 
 # %% ../../nbs/4_training/42_fitting.ipynb #4f0cc1af
@@ -546,9 +569,9 @@ def check(dataset):
 def settle(recipe, dataset, given):
     """The recipe with what was `given` put in, and its "auto" entries decided for `dataset`."""
     recipe = replace(recipe, **{name: value for name, value in given.items() if value is not None})
-    for name in ("epochs", "batch_size", "members", "learning_rate"):
-        if given.get(name) is not None and given[name] <= 0:
-            raise ValueError(f"{name} must be above 0, got {given[name]}")
+    for name, value in given.items():
+        if isinstance(value, int | float) and not 0 < value < np.inf and not isinstance(value, bool):
+            raise ValueError(f"{name} must be above 0, got {value}")
     if recipe.balance not in (None, "none", "auto", "weights"):
         raise ValueError(f"balance must be 'auto', 'weights' or 'none', got {recipe.balance!r}")
     automatic = "weights" if dataset.task == "binary" else None
@@ -583,6 +606,8 @@ def fit(model, dataset, *, out=None, epochs=None, batch_size=None, learning_rate
     """
     check(dataset)
     name = model if isinstance(model, str) else model.name
+    if seed < 0 or (patience is not None and patience < 1):
+        raise ValueError(f"seed must be 0 or more and patience 1 or more, got {seed} and {patience}")
     given = dict(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, augment=augment, balance=balance, members=members)
     recipe = RECIPES.get(name, Recipe())
     recipe = settle(recipe if isinstance(model, str) else replace(recipe, members=1), dataset, given)
