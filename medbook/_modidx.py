@@ -513,6 +513,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'medbook/images/datasets.py'),
                                          'medbook.images.datasets.image_paths': ( '1_images/datasets.html#image_paths',
                                                                                   'medbook/images/datasets.py'),
+                                         'medbook.images.datasets.is_absent': ( '1_images/datasets.html#is_absent',
+                                                                                'medbook/images/datasets.py'),
                                          'medbook.images.datasets.is_dicom': ( '1_images/datasets.html#is_dicom',
                                                                                'medbook/images/datasets.py'),
                                          'medbook.images.datasets.link': ('1_images/datasets.html#link', 'medbook/images/datasets.py'),

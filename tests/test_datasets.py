@@ -639,3 +639,26 @@ def test_other_number_types_come_out_in_0_to_1(dtype, low, high):
     data = from_arrays(RNG.integers(low, high, (10, 6, 6)).astype(dtype), np.arange(10) % 2)
     batch = data.batch(slice(None))
     assert batch.dtype == np.float32 and batch.min() >= 0 and batch.max() <= 1 and np.ptp(batch) > 0.5
+
+
+def test_wide_integers_are_scaled_by_one_range_over_all_splits(tmp_path):
+    rng = np.random.default_rng(0)
+    tops = {"train": 1000, "val": 200, "test": 60000}
+    arrays = {f"{name}_images": rng.integers(0, top, (20, 8, 8), dtype="uint16") for name, top in tops.items()}
+    labels = {f"{name}_labels": rng.integers(0, 2, (20, 1)) for name in tops}
+    np.savez(tmp_path / "wide.npz", **arrays, **labels)
+    loaded = load(tmp_path / "wide.npz")
+    means = [loaded.subset(name).images.mean() for name in ("train", "valid", "test")]
+    assert means[1] < means[0] < means[2] / 20
+
+
+def test_a_patient_column_is_found_by_its_usual_names_and_absence_by_its_usual_words(tmp_path):
+    import cv2
+
+    rows = ["File,diagnosis,Patient ID"]
+    for place in range(24):
+        cv2.imwrite(str(tmp_path / f"{place}.png"), np.random.default_rng(place).integers(0, 255, (8, 8), dtype="uint8"))
+        rows.append(f"{place}.png,{['disease', 'no disease'][place // 4 % 2]},P{place // 4}")
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    loaded = load(tmp_path / "table.csv", image="File", label="diagnosis")
+    assert loaded.classes == ["no disease", "disease"] and len(set(loaded.patients)) == 6
