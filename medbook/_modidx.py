@@ -154,6 +154,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                 'medbook/evaluation/predictions.py'),
                                                 'medbook.evaluation.predictions.compare_shares': ( '3_evaluation/predictions.html#compare_shares',
                                                                                                    'medbook/evaluation/predictions.py'),
+                                                'medbook.evaluation.predictions.encoding_of': ( '3_evaluation/predictions.html#encoding_of',
+                                                                                                'medbook/evaluation/predictions.py'),
                                                 'medbook.evaluation.predictions.evaluate_table': ( '3_evaluation/predictions.html#evaluate_table',
                                                                                                    'medbook/evaluation/predictions.py'),
                                                 'medbook.evaluation.predictions.findings': ( '3_evaluation/predictions.html#findings',

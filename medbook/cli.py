@@ -174,7 +174,11 @@ def evaluate_command(
 ):
     """The report for a table of predictions."""
     from medbook.evaluation.predictions import evaluate_table, read_predictions
-    found, notes = evaluate_table(read_predictions(predictions), split=split, threshold=threshold, resamples=resamples, seed=seed)
+    table = read_predictions(predictions)
+    try:
+        found, notes = evaluate_table(table, split=split, threshold=threshold, resamples=resamples, seed=seed)
+    except ValueError as error:
+        raise ValueError(f"{predictions}: {error}") from None
     out.mkdir(parents=True, exist_ok=True)
     found.to_html(out / "report.html", title=f"Evaluation of {predictions.name}", notes=notes)
     found.to_json(out / "report.json")

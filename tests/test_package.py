@@ -1,7 +1,9 @@
 """The package as a whole: light to import, version from its metadata, notebooks and library in step."""
+import re
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import medbook
 
@@ -19,6 +21,13 @@ def test_import_is_light():
     assert loaded == [] and float(seconds) < 1
 
 
+def test_links_in_the_pages_lead_somewhere():
+    root = Path(medbook.__file__).parents[1]
+    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "RESULTS.md"):
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", (root / page).read_text(encoding="utf-8")):
+            assert (root / link).exists(), f"{page} links {link}"
+
+
 def test_version():
     assert medbook.__version__ == version("medbook")
 
@@ -32,7 +41,6 @@ def test_every_public_name_is_there():
 def test_every_public_thing_says_what_it_does():
     import importlib
     import inspect
-    from pathlib import Path
 
     silent = []
     for path in Path(medbook.__file__).parent.rglob("*.py"):

@@ -53,6 +53,25 @@ def test_separators_names_and_a_byte_order_mark(tmp_path, separator):
     assert read_predictions(tmp_path / "table.csv").y_true.tolist() == table().y_true.tolist()
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252"])
+def test_encodings(tmp_path, encoding):
+    table().rename(columns={"score_yes": "score_Ödem"}).to_csv(tmp_path / "table.csv", index=False, encoding=encoding)
+    assert "score_Ödem" in read_predictions(tmp_path / "table.csv")
+
+
+def test_classes_called_by_numbers_are_not_guessed():
+    scores = {"score_1": [0.9, 0.2], "score_0": [0.1, 0.8]}
+    with pytest.raises(TableError, match="names or their numbers"):
+        checked(pd.DataFrame({"y_true": [1, 0], **scores}))
+    grades = pd.DataFrame({"y_true": [1, 2, 3], "score_1": [1, 0, 0], "score_2": [0, 1, 0], "score_3": [0, 0, 1]})
+    assert checked(grades).y_true.tolist() == [0, 1, 2]
+
+
+def test_a_patient_in_two_splits_is_told():
+    rows = table().assign(patient=[f"P{i % 20}" for i in range(60)])
+    assert "more than one split" in " ".join(evaluate_table(rows, resamples=20)[1])
+
+
 def test_findings_are_matched_by_name_not_by_place():
     rows = pd.DataFrame({"y_true_b": [1, 0, 1], "y_true_a": [0, 0, 1], "score_a": [0.1, 0.2, 0.9], "score_b": [0.8, 0.3, 0.7]})
     y_true, y_score, _ = table_parts(checked(rows))
