@@ -422,7 +422,7 @@ def describe(model, dataset, recipe, *, precision, patience, seed):
     return {
         "settings": {"model": model.name, "weights": model.count_params(), **asdict(recipe),
                      "precision": precision, "patience": patience, "seed": seed, "symmetry": dataset.card.symmetry,
-                     "start": start_of(model, seed)},
+                     "start": start_of(model)},
         "data": {"name": dataset.card.name, "digest": dataset.digest(), "classes": list(dataset.classes), "shape": list(dataset.shape),
                  "patients": None if dataset.patients is None else zlib.crc32("\n".join(map(str, dataset.patients)).encode()),
                  "images": {name: int((dataset.splits == name).sum()) for name in ("train", "valid", "test")}},
@@ -431,7 +431,7 @@ def describe(model, dataset, recipe, *, precision, patience, seed):
     }
 
 # %% ../../nbs/4_training/42_fitting.ipynb #d9094822
-def start_of(model, seed):
+def start_of(model):
     """A short fingerprint of the weights that training starts from, so that a run is not taken up with another model of the same name."""
     return f"{zlib.crc32(b''.join(value.tobytes() for value in values_of(model.trainable_variables))):08x}"
 
@@ -600,7 +600,8 @@ def fit(model, dataset, *, out=None, epochs=None, batch_size=None, learning_rate
     `learning_rate`, `augment`, `balance` ("auto", "weights", "none") and `members` (networks averaged) override the network's
     `Recipe`; a model that is given trains on from its weights (`members` is then 1 unless asked for; further ones start afresh).
     `patience` stops after so many epochs without a lower loss on valid and keeps the best one. `precision` is "auto", "float32"
-    or "bfloat16". With `out`, a folder, the run is written there and the same call goes on where it was stopped.
+    or "bfloat16". With `out`, a folder, the run is written there and the same call goes on where it was stopped
+    (a model that is given must then start from the same weights).
     Raises TrainingError for data that cannot be learnt from, a folder of another run, a loss that is not a number; OSError when
     the disk is full.
     """
