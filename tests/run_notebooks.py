@@ -28,12 +28,22 @@ def drop_noise(book):
             cell["outputs"] = [output for output in cell["outputs"] if output.get("name") != "stderr" or output["text"].strip()]
 
 
+def drop_widgets(book):
+    """Remove the outputs that only a running kernel can draw; the figure beside a slider is what a page shows."""
+    view = "application/vnd.jupyter.widget-view+json"
+    for cell in book.cells:
+        if "outputs" in cell:
+            cell["outputs"] = [output for output in cell["outputs"] if view not in output.get("data", {})]
+    book.metadata.pop("widgets", None)
+
+
 def execute(path):
     """The notebook at `path` after a run in a fresh kernel, started in the notebook's own folder."""
     book = nbformat.read(path, as_version=4)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     NotebookClient(book, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
     drop_noise(book)
+    drop_widgets(book)
     return book
 
 
