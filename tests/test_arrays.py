@@ -1,0 +1,90 @@
+"""Chapter 20: what comes in is named, and slopes are those of calculus."""
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from medbook.foundations.arrays import ArrayError, as_floats, as_integers, as_mask, numerical_gradient, one_of, pair, positive
+
+AXES = "batch height width channels"
+GOOD = np.zeros((2, 5, 5, 3), "float32")
+
+
+def test_a_good_array_is_handed_back_itself():
+    assert as_floats("x", GOOD, AXES, channels=3) is GOOD
+    assert as_floats("x", GOOD, "... width channels", channels=3) is GOOD
+    assert as_floats("x", [0.5, 1.0], "n").dtype == np.float64
+
+
+@pytest.mark.parametrize("value, words", [
+    (GOOD[0], ["(5, 5, 3)", "(batch, height, width, channels = 3)"]),
+    (GOOD[..., :2], ["(2, 5, 5, 2)", "channels = 3"]),
+    (GOOD[:0], ["(0, 5, 5, 3)", "no number"]),
+    (GOOD.astype("uint8"), ["uint8", "float32 or float64", "overflow"]),
+    (GOOD.astype("float16"), ["float16"]),
+    (GOOD.astype("complex64"), ["complex64"]),
+    (np.where(np.arange(3) == 1, np.nan, GOOD), ["50 values", "nan", "(0, 0, 0, 1)"]),
+    (np.where(np.arange(3) == 2, np.inf, GOOD), ["infinite", "(0, 0, 0, 2)"]),
+    ([[1.0], [1.0, 2.0]], ["different lengths"]),
+    ("picture", ["()"]),
+    (None, ["()"]),
+])
+def test_a_bad_array_is_told_in_one_line(value, words):
+    with pytest.raises(ArrayError) as told:
+        as_floats("image", value, AXES, channels=3)
+    message = str(told.value)
+    assert message.startswith("image: ") and "\n" not in message and all(word in message for word in words)
+
+
+@pytest.mark.parametrize("name", ["float32", "float64"])
+def test_a_sum_that_overflows_is_no_fault(name):
+    big = np.full(10, np.finfo(name).max / 2, name)
+    assert as_floats("x", big, "n") is big
+    with pytest.raises(ArrayError, match="infinite"):
+        as_floats("x", np.append(big, np.inf).astype(name), "n")
+    cancelling = np.array([np.inf, -np.inf], name)
+    assert as_floats("x", cancelling, "n", finite=False) is cancelling
+    with pytest.raises(ArrayError, match="nan"):
+        as_floats("x", np.append(cancelling, np.nan).astype(name), "n", finite=False)
+
+
+def test_labels_and_masks():
+    assert as_integers("labels", [0, 1], "batch", high=2).dtype == np.int64
+    for bad in ([0.0, 1.0], [0, 2], [-1, 0], [[0]], [True, False]):
+        with pytest.raises(ArrayError, match="^labels: .*expected"):
+            as_integers("labels", bad, "batch", high=2)
+    assert as_mask("mask", [True, False], "time").dtype == bool
+    for bad in ([0, 1], [[True]]):
+        with pytest.raises(ArrayError, match="^mask: .*expected"):
+            as_mask("mask", bad, "time")
+
+
+def test_sizes_and_choices():
+    assert positive("size", np.int32(3)) == 3 and pair("stride", [1, 2]) == (1, 2)
+    assert one_of("padding", "same", ("valid", "same")) == "same"
+    for bad in (0, -1, 1.0, "2", True, None):
+        with pytest.raises(ArrayError, match="^size: .*expected"):
+            positive("size", bad)
+    for bad in ((1,), (1, 2, 3), (1, 0), 1.5):
+        with pytest.raises(ArrayError, match="^stride: .*expected"):
+            pair("stride", bad)
+    with pytest.raises(ArrayError, match="^padding: 'full', but expected one of 'valid', 'same'"):
+        one_of("padding", "full", ("valid", "same"))
+
+
+@settings(max_examples=30, deadline=None)
+@given(arrays("float64", array_shapes(max_dims=3, max_side=4), elements=st.floats(-3, 3)), st.integers(0, 2**32 - 1))
+def test_slopes_are_those_of_calculus(array, seed):
+    weights = np.random.default_rng(seed).normal(size=array.shape)
+    before = array.copy()
+    found = numerical_gradient(lambda x: np.sum(weights * np.sin(x) * x), array)
+    assert found == pytest.approx(weights * (np.cos(array) * array + np.sin(array)), abs=1e-8)
+    assert (array == before).all()
+
+
+def test_slopes_of_what_has_none():
+    with pytest.raises(ArrayError, match="float32"):
+        numerical_gradient(np.sum, GOOD)
+    with pytest.raises(ArrayError, match=r"function: gave shape \(3,\)"):
+        numerical_gradient(lambda x: x, np.ones(3))
