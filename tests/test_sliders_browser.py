@@ -1,0 +1,58 @@
+"""The sliders of part 2 in a real JupyterLab and a real browser: each moves its picture."""
+import re
+
+import nbformat
+import pytest
+
+from tests.pictures import chromium, lab, open_notebook
+from tests.run_notebooks import ROOT
+
+CHAPTERS = sorted(path for path in (ROOT / "nbs" / "2_foundations").glob("*.ipynb")
+                  if "widgets.interact" in path.read_text(encoding="utf-8"))
+OUTPUT = "xpath=ancestor::*[contains(@class, 'jp-OutputArea')][1]"
+CHANGED = "([image, before]) => !image.isConnected || image.src !== before"
+
+
+@pytest.fixture(scope="module")
+def desk():
+    with chromium() as browser, lab() as address:
+        yield browser, address
+
+
+def sliders_of(path):
+    """How many sliders a notebook's source makes."""
+    code = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+    return len(re.findall(r"widgets\.(?:Int|Float|FloatLog|Selection)Slider\(", code))
+
+
+def run_all(page):
+    """Run every cell; return when the last one has run."""
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=120_000, state="attached")
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    page.wait_for_function("document.querySelectorAll('.jp-CodeCell').length > 5", timeout=60_000)
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='busy']", timeout=60_000, state="attached")
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=240_000, state="attached")
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_every_slider_moves_its_picture(desk, path):
+    browser, address = desk
+    faults = []
+    page = open_notebook(browser, address, str(path.relative_to(ROOT / "nbs")))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    run_all(page)
+    handles = page.locator(".jp-OutputArea .noUi-handle")
+    assert handles.count() >= sliders_of(path) > 0
+    for place in range(handles.count()):
+        handle = handles.nth(place)
+        picture = handle.locator(OUTPUT).locator(".widget-output img, .jupyter-widgets-output-area img").first
+        handle.scroll_into_view_if_needed()
+        before = picture.get_attribute("src", timeout=30_000)
+        at = float(handle.get_attribute("aria-valuenow"))
+        handle.press("ArrowLeft" if at >= float(handle.get_attribute("aria-valuemax")) else "ArrowRight")
+        page.wait_for_function(CHANGED, arg=[picture.element_handle(), before], timeout=30_000)
+        assert picture.get_attribute("src", timeout=30_000) != before
+    page.close()
+    assert faults == []
