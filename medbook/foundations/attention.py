@@ -34,7 +34,8 @@ def one_hot(tokens, depth, *, dtype="float32"):
     ArrayError : tokens that are no integers or lie outside the vocabulary.
     """
     depth = positive("depth", depth)
-    return np.eye(depth, dtype=dtype)[as_integers("tokens", tokens, "...", high=depth)]
+    tokens = as_integers("tokens", tokens, "...", high=depth)
+    return (tokens[..., np.newaxis] == np.arange(depth)).astype(dtype)
 
 # %% ../../nbs/2_foundations/27_attention.ipynb #1b5741a8
 def embedding(tokens, table):
@@ -72,27 +73,26 @@ def embedding_backward(grad, tokens, table):
     table = as_floats("table", table, "vocabulary features")
     tokens = as_integers("tokens", tokens, "...", high=len(table))
     slope = np.zeros_like(table)
-    np.add.at(slope, tokens, _as_grad(grad, (*tokens.shape, table.shape[1])))
+    np.add.at(slope, tokens, _as_grad(grad, (*tokens.shape, table.shape[1]), table.dtype))
     return slope
 
 # %% ../../nbs/2_foundations/27_attention.ipynb #df6a778a
-def _as_grad(grad, shape):
-    """`grad` as floating point numbers, or an ArrayError unless it has the output's shape."""
+def _as_grad(grad, shape, dtype):
+    """`grad` as numbers of the output's kind, or an ArrayError unless it has the output's shape."""
     grad = as_floats("grad", grad, "...")
     if grad.shape != shape:
         raise ArrayError(f"grad: shape {grad.shape}, but expected the output's shape {shape}")
-    return grad
+    return grad.astype(dtype, copy=False)
 
 # %% ../../nbs/2_foundations/27_attention.ipynb #089419d8
-def positional_encoding(length, depth, *, base=10_000, dtype="float32"):
+def positional_encoding(length, depth, *, dtype="float32"):
     """Sines and cosines that tell each place of a sequence from every other.
 
-    Column 2i holds sin(p / base^(2i / depth)) and column 2i + 1 the cosine, for places p = 0, 1, ..., length - 1.
+    Column 2i holds sin(p / 10000^(2i / depth)) and column 2i + 1 the cosine, for places p = 0, 1, ..., length - 1.
 
     Parameters
     ----------
     length, depth : places and columns; with an odd depth the last cosine is left out.
-    base : sets the longest wave, which repeats after about 2π·base places.
     dtype : kind of the result; it is computed in float64.
 
     Returns
@@ -103,7 +103,7 @@ def positional_encoding(length, depth, *, base=10_000, dtype="float32"):
     """
     length, depth = positive("length", length), positive("depth", depth)
     column = np.arange(depth)
-    angle = np.arange(length)[:, np.newaxis] / float(base) ** ((column - column % 2) / depth)
+    angle = np.arange(length)[:, np.newaxis] / 10_000.0 ** ((column - column % 2) / depth)
     return np.where(column % 2 == 0, np.sin(angle), np.cos(angle)).astype(dtype)
 
 # %% ../../nbs/2_foundations/27_attention.ipynb #6386fb69
@@ -185,8 +185,8 @@ def scaled_dot_product_attention_backward(grad, query, key, value, *, mask=None)
     (query's, key's, value's) slopes, each of its array's shape. What the mask hides has slope 0.
     """
     query, key, value = _as_query_key_value(query, key, value)
-    grad = _as_grad(grad, (*query.shape[:-1], value.shape[-1]))
     weights = _attend(_scores(query, key), mask)
+    grad = _as_grad(grad, (*query.shape[:-1], value.shape[-1]), weights.dtype)
     pull = grad @ value.swapaxes(-1, -2)
     slope = weights * (pull - np.sum(weights * pull, axis=-1, keepdims=True)) * query.shape[-1] ** -0.5
     return slope @ key, slope.swapaxes(-1, -2) @ query, weights.swapaxes(-1, -2) @ grad
@@ -338,9 +338,9 @@ def multi_head_attention_backward(grad, query, key, value, weights, *, mask=None
     array is all three inputs, its slope is the sum of the first three.
     """
     inputs, weights, mask = _as_heads(query, key, value, weights, mask)
-    grad = _as_grad(grad, (*inputs[0].shape[:2], weights.output_kernel.shape[-1]))
     heads = _projections(*inputs, weights)
     found, _ = scaled_dot_product_attention(*heads, mask=mask)
+    grad = _as_grad(grad, (*inputs[0].shape[:2], weights.output_kernel.shape[-1]), found.dtype)
     slope = np.einsum("nto,hvo->nhtv", grad, weights.output_kernel, optimize=True)
     slopes = scaled_dot_product_attention_backward(slope, *heads, mask=mask)
     back = [_project_backward(*each) for each in zip(slopes, inputs, weights[:6:2], weights[1:6:2], strict=True)]
