@@ -14,9 +14,6 @@ import numpy as np
 from .arrays import ArrayError, as_floats, as_integers
 from .dense import log_softmax, log_softmax_backward, sigmoid, softmax, softplus
 
-# %% ../../nbs/2_foundations/24_losses.ipynb #eb54b7cc
-EPSILON = 1e-7                  # Keras's keras.config.epsilon(): probabilities are kept this far from 0 and 1 before the logarithm
-
 # %% ../../nbs/2_foundations/24_losses.ipynb #4ffe2a0c
 def _numbers(name, value, axes, dtype, **sizes):
     """`value` as floats of a dtype after checking; whole numbers and booleans are taken too, since labels often are."""
@@ -36,7 +33,7 @@ def _matched(y_true, y_pred, axes="..."):
         raise ArrayError(f"y_true: shape {y_true.shape}, but expected y_pred's {y_pred.shape}")
     return y_true, y_pred
 
-# %% ../../nbs/2_foundations/24_losses.ipynb #57a98af1
+# %% ../../nbs/2_foundations/24_losses.ipynb #73717ae9
 def _share(losses, sample_weight=None):
     """What each loss counts for in the mean: 1 / how many there are, times its case's weight; a number, or shaped (batch, 1, ...)."""
     if sample_weight is None:
@@ -46,7 +43,7 @@ def _share(losses, sample_weight=None):
         raise ArrayError(f"sample_weight: shape {weight.shape} with a value of {weight.min():g}, but expected none below 0")
     return weight.reshape((-1,) + (1,) * (losses.ndim - 1)) / losses.size
 
-
+# %% ../../nbs/2_foundations/24_losses.ipynb #739cb227
 def _mean(losses, sample_weight=None):
     """Weighted mean of the losses as one number of their dtype."""
     return (losses * _share(losses, sample_weight)).sum()
@@ -81,6 +78,14 @@ def mean_squared_error_backward(y_true, y_pred, *, sample_weight=None):
     error = y_pred - y_true
     return 2 * error * _share(error, sample_weight)
 
+# %% ../../nbs/2_foundations/24_losses.ipynb #d286c15c
+EPSILON = 1e-7                  # Keras's keras.config.epsilon(): probabilities are kept this far from 0 and 1 before the logarithm
+
+# %% ../../nbs/2_foundations/24_losses.ipynb #ce138855
+def _clip(p):
+    """Probabilities kept EPSILON away from 0 and 1, and where they already were (elsewhere the slope is zero)."""
+    return np.clip(p, EPSILON, 1 - EPSILON), (p >= EPSILON) & (p <= 1 - EPSILON)
+
 # %% ../../nbs/2_foundations/24_losses.ipynb #b2a9b931
 def _check_probabilities(name, array):
     """Raise an ArrayError where `array` leaves the range from 0 to 1."""
@@ -88,11 +93,6 @@ def _check_probabilities(name, array):
         hint = "; for logits pass from_logits=True" if name == "y_pred" else ""
         raise ArrayError(f"{name}: shape {array.shape} with values from {array.min():.4g} to {array.max():.4g}, "
                          f"but expected probabilities from 0 to 1{hint}")
-
-# %% ../../nbs/2_foundations/24_losses.ipynb #ce138855
-def _clip(p):
-    """Probabilities kept EPSILON away from 0 and 1, and where they already were (elsewhere the slope is zero)."""
-    return np.clip(p, EPSILON, 1 - EPSILON), (p >= EPSILON) & (p <= 1 - EPSILON)
 
 # %% ../../nbs/2_foundations/24_losses.ipynb #c93697d5
 def _check_binary(y_true, y_pred, from_logits):
@@ -139,7 +139,7 @@ def binary_cross_entropy_backward(y_true, y_pred, *, from_logits=False, sample_w
     p, inside = _clip(p)
     return inside * (p - y) / (p * (1 - p)) * _share(p, sample_weight)
 
-# %% ../../nbs/2_foundations/24_losses.ipynb #cee0a1b9
+# %% ../../nbs/2_foundations/24_losses.ipynb #9c13ee0d
 def _check_rows(name, array):
     """Raise an ArrayError unless the last axis of `array` holds probabilities that add up to one, within 0.001."""
     _check_probabilities(name, array)
@@ -150,7 +150,7 @@ def _check_rows(name, array):
         raise ArrayError(f"{name}: shape {array.shape} with rows that add up to {sums.min():.4g} to {sums.max():.4g}, "
                          f"but expected 1 ({hint})")
 
-
+# %% ../../nbs/2_foundations/24_losses.ipynb #02cb7e80
 def _check_categorical(y_true, y_pred, from_logits):
     """Both arguments of a many-class loss after checking."""
     y_true, y_pred = _matched(y_true, y_pred, "... classes")
@@ -246,7 +246,7 @@ def sparse_categorical_cross_entropy_backward(y_true, y_pred, *, from_logits=Fal
         slope *= inside / q
     return slope * _share(p[..., :1], sample_weight)
 
-# %% ../../nbs/2_foundations/24_losses.ipynb #9a38fda2
+# %% ../../nbs/2_foundations/24_losses.ipynb #3167bca8
 def _check_focal(gamma, alpha, classes=None):
     """Both settings of a focal loss after checking; alpha None stands for no weights."""
     if not isinstance(gamma, int | float | np.number) or not 0 <= gamma < np.inf:
@@ -259,7 +259,7 @@ def _check_focal(gamma, alpha, classes=None):
         raise ArrayError(f"alpha: {alpha.tolist()}, but expected {wanted}")
     return float(gamma), alpha
 
-
+# %% ../../nbs/2_foundations/24_losses.ipynb #ef0a2801
 def _power(f, gamma):
     """f ** gamma and its slope with respect to f, taken as 0 where f is 0."""
     safe = np.where(f > 0, f, 1)
