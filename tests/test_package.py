@@ -33,7 +33,7 @@ def test_version():
 
 
 def test_every_public_name_is_there():
-    for part in (medbook.images, medbook.evaluation, medbook.training):
+    for part in (medbook.images, medbook.foundations, medbook.evaluation, medbook.training):
         for name in part.__all__:
             assert getattr(part, name) is not None
 
