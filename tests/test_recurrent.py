@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from medbook.evaluation.metrics import auc
 from medbook.foundations import recurrent
 from medbook.foundations.arrays import ArrayError, numerical_gradient
+from medbook.foundations.backprop import Dense, Network, gradient_check, set_weights
 
 settings.register_profile("recurrent", max_examples=25, deadline=None, derandomize=True)
 few = settings(settings.get_profile("recurrent"))
@@ -271,6 +272,21 @@ def test_clipping_equals_tensorflow(seed, limit):
     assert ours[1] is None and largest(ours[::2], [np.asarray(part) for part in theirs]) < 1e-12
     assert np.isclose(np.sqrt(sum(np.sum(part**2) for part in ours[::2])), min(limit, norm))
     assert recurrent.clip_gradients([np.zeros(2)], limit)[0].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("sequences", [False, True])
+def test_the_layer_equals_keras_in_outputs_and_gradients(sequences):
+    model = keras.Sequential([keras.layers.Input((7, 3)), keras.layers.LSTM(5, return_sequences=sequences), keras.layers.Dense(1)])
+    network = Network([recurrent.LSTM(5, sequences=sequences), Dense(1)], (7, 3), loss="sigmoid")
+    set_weights(network, model.get_weights())
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4, 7, 3)).astype("float32")
+    y = rng.integers(0, 2, (4, 7, 1) if sequences else (4, 1)).astype("float32")
+    assert largest([network.forward(x)], [np.asarray(model(x))]) < 1e-5
+    assert network.shapes[1] == ((7, 5) if sequences else (5,)) and network.layers[0].name == "LSTM"
+    assert max(gradient_check(network, x, y).values()) < 1e-6
+    with pytest.raises(ArrayError, match=r"layer 0 \(LSTM\): x: shape \(batch, 3\), but expected \(batch, time, inputs\)"):
+        Network([recurrent.LSTM(5)], (3,))
 
 
 @pytest.fixture(scope="module")
