@@ -279,14 +279,17 @@ def heads_mask(rank, batch, heads, target, source, *, blind=False):
 
 
 def equals_keras(made, rank, kind, close):
-    """Output and scores of the layer's two ways of computing them."""
+    """Output and scores of the layer's two ways of computing them; the one without scores differs for targets that see nothing."""
     layer, (query, key, value) = build(*made, kind)
-    mask = heads_mask(rank, len(query), layer.num_heads, query.shape[1], key.shape[1])
-    theirs = layer(query, value, key, attention_mask=mask, return_attention_scores=True)
-    fused = layer(query, value, key, attention_mask=mask)
-    ours = multi_head_attention(query, key, value, HeadWeights.from_keras(layer.get_weights()), mask=mask)
-    for mine, other in zip((ours[0], *ours), (fused, *theirs), strict=True):
-        assert mine.shape == tuple(other.shape) and mine.dtype == kind and abs(mine - np.asarray(other)).max() <= close
+    weights = HeadWeights.from_keras(layer.get_weights())
+    for blind in (False, True):
+        mask = heads_mask(rank, len(query), layer.num_heads, query.shape[1], key.shape[1], blind=blind)
+        ours = multi_head_attention(query, key, value, weights, mask=mask)
+        pairs = list(zip(ours, layer(query, value, key, attention_mask=mask, return_attention_scores=True), strict=True))
+        if not blind:
+            pairs.append((ours[0], layer(query, value, key, attention_mask=mask)))
+        for mine, other in pairs:
+            assert mine.shape == tuple(other.shape) and mine.dtype == kind and abs(mine - np.asarray(other)).max() <= close
 
 
 # Keras 3.15 on TensorFlow takes a bias (heads, 1) for one along time where there are as many steps as heads, so depths start at 2 here.
