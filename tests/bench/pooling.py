@@ -36,7 +36,9 @@ def rows():
     image = "x".join(map(str, SHAPE))
     for size, stride in ((2, 2), (3, 2)):
         for name, ours, theirs in forward(x, size, stride):
-            yield faster(f"{name} pooling of {image}, {size}x{size} stride {stride}: NumPy against keras.ops, s", ours, theirs, ">= 0.5", repeats=25)
+            what = f"{name} pooling of {image}, {size}x{size} stride {stride}: NumPy against keras.ops, s"
+            yield faster(what, ours, theirs, ">= 0.5", repeats=25)
     if keras.backend.backend() == "tensorflow":
         for name, ours, theirs in backward(x, 2, 2):
-            yield faster(f"slope of {name} pooling of {image}, 2x2: NumPy against TensorFlow's kernel, s", ours, theirs, ">= 0.5", repeats=15)
+            what = f"slope of {name} pooling of {image}, 2x2: NumPy against TensorFlow's kernel, s"
+            yield faster(what, ours, theirs, ">= 0.5", repeats=15)
