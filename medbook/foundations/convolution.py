@@ -247,13 +247,19 @@ def im2col(x, size, *, stride=1, padding="valid", dilation=1):
     return windows.reshape(np.prod(windows.shape[:3]), -1)
 
 # %% ../../nbs/2_foundations/21_convolution.ipynb #e5c1cbb2
+def _even(size, most):
+    """The size of equal parts of an axis, each of at most `most` entries (of one at least)."""
+    parts = -(-size // max(1, most))
+    return -(-size // parts)
+
+# %% ../../nbs/2_foundations/21_convolution.ipynb #630db62d
 BLOCK_BYTES = 4 << 20
 
 
 def _tiles(shape, pixel_bytes):
     """Slices of (batch, rows, columns) that cover them all, each of as many neighbours as fill some 4 MB."""
     count, (_, rows, columns) = max(1, BLOCK_BYTES // pixel_bytes), shape
-    steps = max(1, count // (rows * columns)), min(rows, max(1, count // columns)), min(columns, count)
+    steps = [_even(size, most) for size, most in zip(shape, (count // (rows * columns), count // columns, count), strict=True)]
     for start in product(*(range(0, size, step) for size, step in zip(shape, steps, strict=True))):
         yield tuple(slice(first, min(first + step, size)) for first, step, size in zip(start, steps, shape, strict=True))
 
