@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .arrays import ArrayError, as_floats, one_of, pair
+from .convolution import output_size, padding_of
 
 # %% ../../nbs/2_foundations/22_pooling.ipynb #e3fbfa02
 class _Axis(NamedTuple):
@@ -25,11 +26,9 @@ class _Axis(NamedTuple):
 
 # %% ../../nbs/2_foundations/22_pooling.ipynb #853d3500
 def _axis(length, size, stride, padding):
-    """The windows along an axis by Keras's rule for "valid" or "same"."""
-    if padding == "valid":
-        return _Axis(length, (length - size) // stride + 1, 0, size, stride)
-    count = -(-length // stride)                                   # L / s, rounded up
-    return _Axis(length, count, max((count - 1) * stride + size - length, 0) // 2, size, stride)
+    """The windows along an axis, by Keras's rule for "valid" or "same"."""
+    before, _ = padding_of(length, size, stride, padding)
+    return _Axis(length, output_size(length, size, stride, padding), before, size, stride)
 
 # %% ../../nbs/2_foundations/22_pooling.ipynb #11169e86
 def _windows(shape, size, stride, padding):
