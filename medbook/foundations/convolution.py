@@ -253,11 +253,11 @@ def _even(size, most):
     return -(-size // parts)
 
 # %% ../../nbs/2_foundations/21_convolution.ipynb #630db62d
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 6 << 20
 
 
 def _tiles(shape, pixel_bytes):
-    """Slices of (batch, rows, columns) that cover them all, each of as many neighbours as fill some 4 MB."""
+    """Slices of (batch, rows, columns) that cover them all, each of as many neighbours as fill some 6 MB."""
     count, (_, rows, columns) = max(1, BLOCK_BYTES // pixel_bytes), shape
     steps = [_even(size, most) for size, most in zip(shape, (count // (rows * columns), count // columns, count), strict=True)]
     for start in product(*(range(0, size, step) for size, step in zip(shape, steps, strict=True))):
@@ -306,7 +306,7 @@ def conv2d(x, kernel, bias=None, *, stride=1, padding="valid", dilation=1):
     ------
     ArrayError : wrong axes, integers, not finite; another padding; a kernel larger than the image under "valid".
 
-    Source: the layout and padding of Keras's Conv2D. Memory beside x and y: one padded copy of x under "same", and some 4 MB.
+    Source: the layout and padding of Keras's Conv2D. Memory beside x and y: one padded copy of x under "same", and some 6 MB.
     """
     x, kernel, bias = _checked(x, kernel, bias, padding, dilation)
     windows = _windows(x, kernel.shape[:2], stride, padding, dilation)
