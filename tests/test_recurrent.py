@@ -224,6 +224,13 @@ def test_saturated_gates_stay_finite(kind):
     assert np.isfinite(outputs).all() and all(np.isfinite(slope).all() for slope in slopes)
 
 
+@pytest.mark.parametrize("rows", [1, 4, 15, 16, 17, 33, 128, 129])
+def test_a_product_in_pieces_is_the_product(rows):
+    rng = np.random.default_rng(rows)
+    a, b = rng.normal(size=(rows, 64)), rng.normal(size=(64, 256))
+    assert np.abs(recurrent._product(a, b) - a @ b).max() < 1e-12
+
+
 X, W, R = np.zeros((3, 5, 2)), np.zeros((2, 16)), np.zeros((4, 16))
 FAULTS = {
     "x: shape (3, 5), but expected (batch, time, inputs)": lambda: recurrent.lstm(X[..., 0], W, R),

@@ -102,6 +102,18 @@ def _room(z, start):
     h[0] = start
     return h
 
+# %% ../../nbs/2_foundations/26_recurrent.ipynb #97038a37
+def _product(a, b, out=None):
+    """a @ b for one step; one of middling size in a few pieces of rows, each too small for the BLAS library to share among threads."""
+    out = np.empty((len(a), b.shape[1]), np.result_type(a, b)) if out is None else out
+    rows = 2**18 // b.size
+    if not 4 <= rows < len(a) <= 8 * rows:
+        return np.matmul(a, b, out=out)
+    rows = -(-len(a) // -(-len(a) // rows))
+    for start in range(0, len(a), rows):
+        np.matmul(a[start:start + rows], b, out=out[start:start + rows])
+    return out
+
 # %% ../../nbs/2_foundations/26_recurrent.ipynb #d5eb1d31
 def _rnn_scan(x, kernel, recurrent_kernel, bias, start, skip):
     """The states of a simple network, (time + 1, batch, units)."""
@@ -109,7 +121,7 @@ def _rnn_scan(x, kernel, recurrent_kernel, bias, start, skip):
     h = _room(z, start)
     product = np.empty_like(h[0])
     for t in range(len(z)):
-        z[t] += np.matmul(h[t], recurrent_kernel, out=product)
+        z[t] += _product(h[t], recurrent_kernel, out=product)
         np.tanh(z[t], out=h[t + 1])
         if skip is not None:
             np.copyto(h[t + 1], h[t], where=skip[t])
@@ -203,7 +215,7 @@ def _lstm_scan(x, kernel, recurrent_kernel, bias, start, skip):
     h, c = _room(gates, start[0]), _room(gates, start[1])
     product, part = np.empty_like(gates[0]), np.empty_like(h[0])
     for t, z in enumerate(gates):
-        z += np.matmul(h[t], recurrent_kernel, out=product)
+        z += _product(h[t], recurrent_kernel, out=product)
         np.tanh(z, out=z)
         z *= scale
         z += shift
@@ -295,13 +307,14 @@ def _gru_scan(x, kernel, recurrent_kernel, bias, start, skip, reset_after):
     for_zr, for_h = (np.ascontiguousarray(part) for part in np.split(recurrent_kernel, [2 * units], axis=1))
     h = _room(gates, start)
     for t, (zr, candidate) in enumerate((step[:, :2 * units], step[:, 2 * units:]) for step in gates):
-        zr += h[t] @ for_zr + of_zr
+        zr += _product(h[t], for_zr)
+        zr += of_zr
         zr *= 0.5
         np.tanh(zr, out=zr)
         zr *= 0.5
         zr += 0.5
         z, r = zr[:, :units], zr[:, units:]
-        candidate += r * (h[t] @ for_h + of_h) if reset_after else (r * h[t]) @ for_h
+        candidate += r * (_product(h[t], for_h) + of_h) if reset_after else _product(r * h[t], for_h)
         np.tanh(candidate, out=candidate)
         np.add(candidate, z * (h[t] - candidate), out=h[t + 1])
         if skip is not None:
@@ -390,7 +403,7 @@ def rnn_backward(grad, x, kernel, recurrent_kernel, bias=None, *, state=None, ma
     for t in reversed(range(len(grad))):
         dh = dh + grad[t]
         slopes[t] *= dh if skip is None else dh * ~skip[t]
-        dh = slopes[t] @ recurrent_kernel.T + (0 if skip is None else dh * skip[t])
+        dh = _product(slopes[t], recurrent_kernel.T) + (0 if skip is None else dh * skip[t])
     found = _to_arguments(x, kernel, bias, h[:-1], slopes)
     return found if state is None else (*found, dh)
 
@@ -439,7 +452,7 @@ def lstm_backward(grad, x, kernel, recurrent_kernel, bias=None, *, state=None, m
         blocks[:, :3] *= dc[:, np.newaxis]
         blocks[:, 3] *= dh
         dc = dc * kept[t]
-        dh = slopes[t] @ recurrent_kernel.T + (0 if skip is None else dh * skip[t])
+        dh = _product(slopes[t], recurrent_kernel.T) + (0 if skip is None else dh * skip[t])
     found = _to_arguments(x, kernel, bias, h[:-1], slopes)
     return found if state is None else (*found, (dh, dc))
 
@@ -466,7 +479,7 @@ def _gru_back_after(grad, dh, gates, h, recurrent_kernel, bias, skip):
         dh = dh + grad[t]
         slopes[t] *= dh[:, np.newaxis]
         of_state[t] *= dh[:, np.newaxis]
-        dh = dh * z[t] + of_state[t].reshape(len(dh), -1) @ recurrent_kernel.T
+        dh = dh * z[t] + _product(of_state[t].reshape(len(dh), -1), recurrent_kernel.T)
     return slopes.reshape(gates.shape), of_state.reshape(gates.shape), dh
 
 # %% ../../nbs/2_foundations/26_recurrent.ipynb #58131eab
@@ -478,9 +491,9 @@ def _gru_back_before(grad, dh, gates, h, recurrent_kernel, skip):
     for t in reversed(range(len(grad))):
         dh = dh + grad[t]
         slopes[t][:, [0, 2]] *= dh[:, np.newaxis]
-        dreset = slopes[t][:, 2] @ for_h.T
+        dreset = _product(slopes[t][:, 2], for_h.T)
         slopes[t][:, 1] *= dreset
-        dh = dh * z[t] + dreset * r[t] + slopes[t][:, :2].reshape(len(dh), -1) @ for_zr.T
+        dh = dh * z[t] + dreset * r[t] + _product(slopes[t][:, :2].reshape(len(dh), -1), for_zr.T)
     return slopes.reshape(gates.shape), dh
 
 # %% ../../nbs/2_foundations/26_recurrent.ipynb #9193eb32
