@@ -104,13 +104,16 @@ def _blocks(x):
     return [slice(start, start + step) for start in range(0, len(x), step)]
 
 
-def _pool2d(op, x, rows, columns):
-    """Fold the rows of each window by `op`, then its columns."""
+def _pool2d(op, x, rows, columns, divisor=None):
+    """Fold the rows of each window by `op`, then its columns; divide by `divisor` where there is one."""
     y = np.empty((len(x), rows.count, columns.count, x.shape[3]), x.dtype)
-    row_taps, column_taps = _taps(rows), _taps(columns)
-    for images in _blocks(x):
-        between = np.empty((len(y[images]), rows.count, *x.shape[2:]), x.dtype)
-        _fold(op, _fold(op, x[images], row_taps, 1, between), column_taps, 2, y[images])
+    row_taps, column_taps, blocks = _taps(rows), _taps(columns), _blocks(x)
+    between = np.empty((len(x[blocks[0]]), rows.count, *x.shape[2:]), x.dtype)
+    for images in blocks:
+        part = y[images]
+        _fold(op, _fold(op, x[images], row_taps, 1, between[:len(part)]), column_taps, 2, part)
+        if divisor is not None:
+            part /= divisor
     return y
 
 # %% ../../nbs/2_foundations/22_pooling.ipynb #965af346
@@ -141,21 +144,20 @@ def max_pool2d(x, size=2, *, stride=None, padding="valid"):
 
 # %% ../../nbs/2_foundations/22_pooling.ipynb #8646f890
 def _counts(rows, columns):
-    """How many pixels each window covers inside the image: (rows of windows, columns of windows, 1)."""
+    """How many pixels each window covers inside the image: (rows of windows, columns of windows, 1), or (1, 1, 1) where all agree."""
     down, across = np.zeros(rows.count, "int64"), np.zeros(columns.count, "int64")
     for axis, count in ((rows, down), (columns, across)):
         for outputs, _ in _taps(axis):
             count[outputs] += 1
-    return np.outer(down, across)[:, :, np.newaxis]
+    counts = np.outer(down, across)[:, :, np.newaxis]
+    return counts[:1, :1] if (counts == counts[0, 0]).all() else counts
 
 # %% ../../nbs/2_foundations/22_pooling.ipynb #e136e860
 def avg_pool2d(x, size=2, *, stride=None, padding="valid"):
     """The mean of each window's pixels; arguments, result and errors as in `max_pool2d`. Padding does not count in the mean."""
     x = as_floats("x", x, _AXES)
     rows, columns = _windows(x.shape, size, stride, padding)
-    y = _pool2d(np.add, x, rows, columns)
-    y /= _counts(rows, columns).astype(x.dtype)
-    return y
+    return _pool2d(np.add, x, rows, columns, _counts(rows, columns).astype(x.dtype))
 
 # %% ../../nbs/2_foundations/22_pooling.ipynb #31f6616f
 def global_max_pool2d(x):
