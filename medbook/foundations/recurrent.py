@@ -107,7 +107,7 @@ def _product(a, b, out=None):
     """a @ b for one step; one of middling size in a few pieces of rows, each too small for the BLAS library to share among threads."""
     out = np.empty((len(a), b.shape[1]), np.result_type(a, b)) if out is None else out
     rows = 2**18 // b.size
-    if not 4 <= rows < len(a) <= 8 * rows:
+    if not 4 <= rows < len(a) <= 16 * rows:
         return np.matmul(a, b, out=out)
     rows = -(-len(a) // -(-len(a) // rows))
     for start in range(0, len(a), rows):
