@@ -7,7 +7,9 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-import tests.bench as bench
+os.environ.pop("OPENBLAS_CORETYPE", None)        # NumPy's kernels are those for this processor, as Keras's are
+
+import tests.bench as bench  # noqa: E402
 
 
 def main(names):
