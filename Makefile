@@ -25,7 +25,7 @@ demo: install    ## the main job on built-in data: write DICOM, read, split, tra
 
 test: install chromium  ## everything that CI checks
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -n 2 --dist worksteal
 
 lint: install    ## style, the order of the parts, and that the exported library is what the notebooks say
 	$(BIN)/ruff check .
