@@ -212,11 +212,15 @@ def book_folder():
 # %% ../nbs/cli.ipynb #bf64fb03
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def lab(context: typer.Context):
-    """Open the book in JupyterLab, which then asks nothing of the network; further options go to `jupyter lab`."""
+    """Open the book in JupyterLab; further options go to `jupyter lab`.
+
+    JupyterLab then asks nothing of the network, and what C++ libraries say while they load stays in the terminal.
+    """
     folder = book_folder()
     settings = Path(__file__).parent / "lab"
     quiet = [f"--LabApp.app_settings_dir={settings}", "--LabApp.news_url=None",
              "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(settings), os.environ.get("JUPYTER_PATH")]))
     os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(folder), *quiet, *context.args])
 
 # %% ../nbs/cli.ipynb #41afb624

@@ -43,7 +43,8 @@ def test_every_slider_moves_its_picture(desk, path):
     page = open_notebook(browser, address, str(path.relative_to(ROOT / "nbs")))
     page.on("pageerror", lambda error: faults.append(str(error)))
     run_all(page)
-    assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
+    for kind in ("error", "stderr"):
+        assert page.locator(f"[data-mime-type='application/vnd.jupyter.{kind}']").count() == 0
     handles = page.locator(".jp-OutputArea .noUi-handle")
     assert handles.count() >= sliders_of(path) > 0
     for place in range(handles.count()):
