@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from .arrays import ArrayError, as_floats, numerical_gradient, one_of, positive
+from .arrays import ArrayError, NotFiniteError, as_floats, numerical_gradient, one_of, positive
 from .convolution import conv2d, conv2d_backward
 from .dense import dense, dense_backward, relu, relu_backward, sigmoid, softmax
 from medbook.foundations.losses import (
@@ -232,7 +232,7 @@ def gradient_check(network, x, y, *, entries=10, seed=0):
 
     Returns
     -------
-    dict from "place name parameter" to the largest difference divided by the largest gradient of that parameter; 1e-6 or less is right.
+    dict from "place name parameter" to the largest difference, as a share of the parameter's largest slope: 1e-6 is right, 1 is wrong.
     """
     network, x = deepcopy(network), as_floats("x", x, "...").astype("float64")
     set_dtype(network, "float64")
@@ -242,7 +242,7 @@ def gradient_check(network, x, y, *, entries=10, seed=0):
         for name, value in layer.parameters.items():
             chosen = rng.choice(value.size, min(entries, value.size), replace=False)
             moved = numerical_gradient(partial(_loss_at, network, x, y, value, chosen), value.flat[chosen])
-            scale = max(abs(layer.gradients[name]).max(), 1e-12)
+            scale = max(abs(layer.gradients[name]).max(), abs(moved).max(), 1e-12)
             found[f"{place} {layer.name} {name}"] = float(abs(moved - layer.gradients[name].flat[chosen]).max() / scale)
     return found
 
@@ -324,12 +324,12 @@ def train(network, x, y, *, optimizer=None, epochs=1, batch_size=32, seed=0, val
     optimizer : SGD, Momentum or Adam; Adam(0.001) when None. Pass the same one again to go on where it stopped.
     report : called with one line of text for each epoch; None for silence.
 
-    Raises ArrayError when x and y differ in length, or when the loss is no longer finite (the learning rate is too large).
+    Raises ArrayError when x and y differ in length, when x holds `nan`, or when the learning rate is so large that numbers overflow.
     """
     optimizer = Adam() if optimizer is None else optimizer
     if len(x) != len(y):
         raise ArrayError(f"y: {len(y)} labels, but expected {len(x)}, one for each sample of x")
-    rng, history = np.random.default_rng(seed), []
+    x, rng, history = as_floats("x", x, "..."), np.random.default_rng(seed), []
     for epoch in range(1, epochs + 1):
         losses = [_step(network, optimizer, x[rows], y[rows]) * len(rows) for rows in batches(len(x), batch_size, rng)]
         history.append({"epoch": epoch, "loss": sum(losses) / len(x)} | _validate(network, valid))
@@ -340,13 +340,14 @@ def train(network, x, y, *, optimizer=None, epochs=1, batch_size=32, seed=0, val
 # %% ../../nbs/2_foundations/25_backprop.ipynb #41b89b40
 def _step(network, optimizer, x, y):
     """Learn from one batch and change the weights; the loss before the change."""
-    loss = network.learn(x, y)
-    if not np.isfinite(loss):
-        raise ArrayError(f"loss: {loss} is not finite; the weights grew without bound, so try a smaller learning rate")
+    try:
+        loss = network.learn(x, y)
+    except NotFiniteError as error:
+        raise ArrayError(f"rate: {optimizer.rate} let the weights grow until numbers overflowed; try a smaller one ({error})") from None
     optimizer.update(network.layers)
     return loss
 
-
+# %% ../../nbs/2_foundations/25_backprop.ipynb #5e36a193
 def _validate(network, valid, batch_size=256):
     """The loss on data that no gradient is taken from, or nothing."""
     if valid is None:
