@@ -18,7 +18,7 @@ def dense(x, kernel, bias=None):
     Parameters
     ----------
     x : float array (..., inputs).
-    kernel : float array (inputs, units), Keras's layout; the transpose of the text-book's W.
+    kernel : float array (inputs, units), Keras's layout; the transpose of the textbook's W.
     bias : float array (units,), or None for none.
 
     Returns
