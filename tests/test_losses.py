@@ -130,6 +130,17 @@ def test_focal_loss_of_large_logits_is_the_unclipped_one(dtype, gamma):
     np.testing.assert_allclose(several[1], [[-0.5, 0.5], [0, 0]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype, logits", [("float32", [87, 90, 95, 100, 103]), ("float64", [708, 720, 740, 745])])
+@pytest.mark.parametrize("gamma", [0.0, 0.01, 0.1, 0.5])
+def test_focal_slope_where_the_miss_is_too_small_to_divide_by(dtype, logits, gamma):
+    z = np.array(logits, dtype)
+    one_hot, pairs = np.tile([1, 0], (len(z), 1)), np.stack([z, 0 * z], axis=1)
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        slopes = [binary_focal_loss_backward(np.ones(len(z)), z, gamma=gamma, from_logits=True),
+                  categorical_focal_loss_backward(one_hot, pairs, gamma=gamma, from_logits=True)]
+    assert all(slope.dtype == dtype and (abs(slope) < 1e-30).all() for slope in slopes)
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @many
 @given(cases=st.integers(1, 9), classes=st.integers(2, 5), seed=seeds, logits=st.booleans())

@@ -212,7 +212,15 @@ def _check_sparse(y_true, y_pred, from_logits):
         _check_rows("y_pred", y_pred)
     return y_true[..., np.newaxis], y_pred
 
-# %% ../../nbs/2_foundations/24_losses.ipynb #4a905e6c
+# %% ../../nbs/2_foundations/24_losses.ipynb #b9ab6f4d
+def _as_logits(p, from_logits):
+    """Logits, and their slope with respect to what was given: logits as they are, or probabilities, whose logarithm is taken."""
+    if from_logits:
+        return p, 1
+    q, inside = _clip(p)
+    return np.log(q), inside / q
+
+# %% ../../nbs/2_foundations/24_losses.ipynb #9caaa64d
 def sparse_categorical_cross_entropy(y_true, y_pred, *, from_logits=False, sample_weight=None):
     """Mean over the cases of -log p of the true class, whose number is given.
 
@@ -232,19 +240,17 @@ def sparse_categorical_cross_entropy(y_true, y_pred, *, from_logits=False, sampl
     ArrayError : as `categorical_cross_entropy`, or class numbers that y_pred has no column for.
     """
     y, p = _check_sparse(y_true, y_pred, from_logits)
-    logits = p if from_logits else np.log(_clip(p)[0])
+    logits, _ = _as_logits(p, from_logits)
     return _mean(-np.take_along_axis(log_softmax(logits), y, axis=-1)[..., 0], sample_weight)
 
-# %% ../../nbs/2_foundations/24_losses.ipynb #b9ab6f4d
+# %% ../../nbs/2_foundations/24_losses.ipynb #98f115bb
 def sparse_categorical_cross_entropy_backward(y_true, y_pred, *, from_logits=False, sample_weight=None):
     """Slope of `sparse_categorical_cross_entropy` with respect to y_pred, shaped as y_pred; same arguments and errors, no `grad`."""
     y, p = _check_sparse(y_true, y_pred, from_logits)
-    q, inside = (p, True) if from_logits else _clip(p)
-    slope = softmax(q if from_logits else np.log(q))
+    logits, logits_slope = _as_logits(p, from_logits)
+    slope = softmax(logits)
     np.put_along_axis(slope, y, np.take_along_axis(slope, y, axis=-1) - 1, axis=-1)
-    if not from_logits:
-        slope *= inside / q
-    return slope * _share(p[..., :1], sample_weight)
+    return slope * logits_slope * _share(p[..., :1], sample_weight)
 
 # %% ../../nbs/2_foundations/24_losses.ipynb #3167bca8
 def _check_focal(gamma, alpha, classes=None):
@@ -261,26 +267,33 @@ def _check_focal(gamma, alpha, classes=None):
 
 # %% ../../nbs/2_foundations/24_losses.ipynb #ef0a2801
 def _power(f, gamma):
-    """f ** gamma and its slope with respect to f, taken as 0 where f is 0."""
-    safe = np.where(f > 0, f, 1)
-    return f**gamma, np.where(f > 0, gamma * safe ** (gamma - 1), 0).astype(f.dtype)
+    """f ** gamma and its slope with respect to f, taken as 0 where f is 0, or so near that 1 / f would overflow."""
+    enough = f >= np.finfo(f.dtype).tiny
+    return f**gamma, np.where(enough, gamma * np.where(enough, f, 1) ** (gamma - 1), 0).astype(f.dtype)
 
-# %% ../../nbs/2_foundations/24_losses.ipynb #9e0d633a
+# %% ../../nbs/2_foundations/24_losses.ipynb #abf58b1e
+def _miss_and_entropy(y, p):
+    """u = 1 - p_t and the cross-entropy of each entry, and the slopes of both with respect to the probability p."""
+    q, inside = _clip(p)
+    entropy = -y * np.log(q) - (1 - y) * np.log1p(-q)
+    return y * (1 - p) + (1 - y) * p, entropy, 1 - 2 * y, inside * (q - y) / (q * (1 - q))
+
+# %% ../../nbs/2_foundations/24_losses.ipynb #9b172083
+def _miss_and_entropy_of_logits(y, z):
+    """u = 1 - p_t and the cross-entropy of each entry, and the slopes of both with respect to the logit z."""
+    p, other = sigmoid(z), sigmoid(-z)                  # 1 - p, with all its digits
+    return y * other + (1 - y) * p, softplus(z) - y * z, (1 - 2 * y) * (p * other), p - y
+
+# %% ../../nbs/2_foundations/24_losses.ipynb #09120e1a
 def _binary_focal(y_true, y_pred, gamma, alpha, from_logits):
     """Focal loss of each entry and its slope with respect to y_pred."""
     y, p = _check_binary(y_true, y_pred, from_logits)
     gamma, alpha = _check_focal(gamma, alpha)
     weight = 1 if alpha is None else (y * alpha + (1 - y) * (1 - alpha)).astype(p.dtype)
-    if from_logits:
-        s = sigmoid(p)
-        entropy, entropy_slope, p_slope = softplus(p) - y * p, s - y, s * sigmoid(-p)
-        miss = y * sigmoid(-p) + (1 - y) * s
-    else:
-        q, inside = _clip(p)
-        entropy, entropy_slope, p_slope = -y * np.log(q) - (1 - y) * np.log1p(-q), inside * (q - y) / (q * (1 - q)), 1
-        miss = y * (1 - p) + (1 - y) * p
+    parts = _miss_and_entropy_of_logits if from_logits else _miss_and_entropy
+    miss, entropy, miss_slope, entropy_slope = parts(y, p)
     factor, factor_slope = _power(miss, gamma)
-    return weight * factor * entropy, weight * (factor * entropy_slope + factor_slope * (1 - 2 * y) * p_slope * entropy)
+    return weight * factor * entropy, weight * (factor * entropy_slope + factor_slope * miss_slope * entropy)
 
 # %% ../../nbs/2_foundations/24_losses.ipynb #ba1bbef7
 def binary_focal_loss(y_true, y_pred, *, gamma=2.0, alpha=None, from_logits=False, sample_weight=None):
@@ -312,18 +325,23 @@ def binary_focal_loss_backward(y_true, y_pred, *, gamma=2.0, alpha=None, from_lo
     return slope * _share(slope, sample_weight)
 
 # %% ../../nbs/2_foundations/24_losses.ipynb #6edb4330
+def _log_rows(p, from_logits):
+    """Logarithm of the probabilities in logits or rows of probabilities, and the function that takes a slope for it to one for p."""
+    if from_logits:
+        return log_softmax(p), lambda grad: log_softmax_backward(grad, p)
+    q, inside = _clip(p / p.sum(axis=-1, keepdims=True))
+    return np.log(q), lambda grad: _normalised_backward(inside * grad / q, p)
+
+# %% ../../nbs/2_foundations/24_losses.ipynb #f83ffd92
 def _categorical_focal(y_true, y_pred, gamma, alpha, from_logits):
     """Focal loss of each case (...) and its slope with respect to y_pred (..., classes)."""
     y, p = _check_categorical(y_true, y_pred, from_logits)
     gamma, alpha = _check_focal(gamma, alpha, p.shape[-1])
     weight = y if alpha is None else (y * alpha).astype(p.dtype)
-    total = p.sum(axis=-1, keepdims=True)
-    q, inside = (None, 1) if from_logits else _clip(p / total)
-    log_p = log_softmax(p) if from_logits else np.log(q)
+    log_p, backward = _log_rows(p, from_logits)
     factor, factor_slope = _power(-np.expm1(log_p), gamma)
-    slope = -weight * inside * (factor - factor_slope * np.exp(log_p) * log_p)           # with respect to log p
-    slope = log_softmax_backward(slope, p) if from_logits else _normalised_backward(slope / q, p)
-    return -(weight * factor * log_p).sum(axis=-1), slope
+    slope = -weight * (factor - factor_slope * np.exp(log_p) * log_p)           # with respect to log p
+    return -(weight * factor * log_p).sum(axis=-1), backward(slope)
 
 # %% ../../nbs/2_foundations/24_losses.ipynb #ccef3a95
 def categorical_focal_loss(y_true, y_pred, *, gamma=2.0, alpha=None, from_logits=False, sample_weight=None):
