@@ -338,12 +338,14 @@ def multi_head_attention_backward(grad, query, key, value, weights, *, mask=None
     (query's, key's, value's, weights') slopes; the last is a HeadWeights, None where the bias is None. In self-attention, where one
     array is all three inputs, its slope is the sum of the first three.
     """
-    inputs, weights, mask = _as_heads(query, key, value, weights, mask)
-    heads = _projections(*inputs, weights)
+    (query, key, value), weights, mask = _as_heads(query, key, value, weights, mask)
+    heads = _projections(query, key, value, weights)
     found, _ = scaled_dot_product_attention(*heads, mask=mask)
-    grad = _as_grad(grad, (*inputs[0].shape[:2], weights.output_kernel.shape[-1]), found.dtype)
+    grad = _as_grad(grad, (*query.shape[:2], weights.output_kernel.shape[-1]), found.dtype)
     slope = np.einsum("nto,hvo->nhtv", grad, weights.output_kernel, optimize=True)
-    slopes = scaled_dot_product_attention_backward(slope, *heads, mask=mask)
-    back = [_project_backward(*each) for each in zip(slopes, inputs, weights[:6:2], weights[1:6:2], strict=True)]
+    to_query, to_key, to_value = scaled_dot_product_attention_backward(slope, *heads, mask=mask)
+    of_query, *ask = _project_backward(to_query, query, weights.query_kernel, weights.query_bias)
+    of_key, *offer = _project_backward(to_key, key, weights.key_kernel, weights.key_bias)
+    of_value, *give = _project_backward(to_value, value, weights.value_kernel, weights.value_bias)
     mix = np.einsum("nhtv,nto->hvo", found, grad, optimize=True), None if weights.output_bias is None else grad.sum(axis=(0, 1))
-    return *(each[0] for each in back), HeadWeights(*(part for each in back for part in each[1:]), *mix)
+    return of_query, of_key, of_value, HeadWeights(*ask, *offer, *give, *mix)
