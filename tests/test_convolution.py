@@ -111,10 +111,17 @@ def test_one_dimensional_sums_equal_scipy(size, taps, seed):
     assert np.allclose(cv.correlate(x, kernel, "full"), scipy_signal.correlate(x, kernel), atol=1e-12)
     if taps <= size:
         assert np.allclose(cv.convolve(x, kernel, "valid"), scipy_signal.convolve(x, kernel, "valid"), atol=1e-12)
-        if taps % 2:                                        # SciPy puts the odd zero of an even kernel on the other side than Keras
-            assert np.allclose(cv.convolve(x, kernel, "same"), scipy_signal.convolve(x, kernel, "same"), atol=1e-12)
+        assert np.allclose(cv.convolve(x, kernel, "same"), scipy_signal.convolve(x, kernel, "same"), atol=1e-12)
     same = keras.ops.conv(x[None, :, None], kernel[:, None, None], padding="same")
     assert np.abs(cv.correlate(x, kernel, "same") - same[0, :, 0]).max() <= 1e-10
+
+
+@pytest.mark.parametrize("taps", [2, 4, 6])
+def test_same_of_an_even_kernel_is_the_middle_of_full_as_scipy_cuts_it(taps):
+    x, kernel = np.arange(1.0, 8), np.arange(1.0, taps + 1)
+    expected = scipy_signal.convolve(x, kernel, mode="same")
+    assert np.allclose(cv.convolve(x, kernel, "same"), expected, atol=1e-12)
+    assert not np.allclose(cv.correlate(x, kernel[::-1], "same"), expected)                # Keras's side of the odd zero
 
 
 @few
@@ -314,13 +321,13 @@ X, KERNEL, BIAS = arrays((2, 5, 4, 3), (3, 3, 3, 2))
     (lambda: cv.conv2d(X, KERNEL, dilation=(1, 2, 3)), "dilation: (1, 2, 3), but expected an integer or two"),
     (lambda: cv.conv2d(X, KERNEL, padding="full"), "padding: 'full', but expected one of 'valid', 'same'"),
     (lambda: cv.conv2d(X, KERNEL, dilation=2),
-     "kernel: shape (3, 3, 3, 2) with dilation (2, 2) spans 5 × 5 pixels, but expected at most 5 × 4, the padded image"),
-    (lambda: cv.im2col(X, (6, 1)), "size: (6, 1) with dilation (1, 1) spans 6 × 1 pixels, but expected at most 5 × 4, the padded image"),
-    (lambda: cv.output_size(4, 5), "kernel: size 5 with dilation 1 spans 5, but expected at most 4, the padded size"),
+     "kernel: shape (3, 3, 3, 2) with dilation (2, 2) spans 5 × 5 pixels, but expected at most 5 × 4, the image"),
+    (lambda: cv.im2col(X, (6, 1)), "size: (6, 1) with dilation (1, 1) spans 6 × 1 pixels, but expected at most 5 × 4, the image"),
+    (lambda: cv.output_size(4, 5), "kernel: size 5 with dilation 1 spans 5, but expected at most 4, the size"),
     (lambda: cv.output_size(4, 3, padding="full"), "padding: 'full', but expected one of 'valid', 'same'"),
     (lambda: cv.output_size(4, 2.5), "kernel: 2.5, but expected an integer of at least 1"),
     (lambda: cv.padding_of(4, 3, padding="reflect"), "padding: 'reflect', but expected one of 'valid', 'same', 'full'"),
-    (lambda: cv.correlate(np.ones(3), np.ones(4)), "kernel: size 4 with dilation 1 spans 4, but expected at most 3, the padded size"),
+    (lambda: cv.correlate(np.ones(3), np.ones(4)), "kernel: size 4 with dilation 1 spans 4, but expected at most 3, the size"),
     (lambda: cv.convolve(np.ones(3), np.ones((2, 2))), "kernel: shape (2, 2), but expected (taps)"),
     (lambda: cv.convolve([1, 2, 3], np.ones(2)), "signal: shape (3,) of int64, but expected float32 or float64"),
     (lambda: cv.conv1d(X, KERNEL[0]), "x: shape (2, 5, 4, 3), but expected (batch, time, channels)"),

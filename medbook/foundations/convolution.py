@@ -52,7 +52,7 @@ def _outputs(size, kernel, stride, padding, dilation):
     padded = size + sum(padding_of(size, kernel, stride, padding, dilation))
     reach = dilation * (kernel - 1) + 1
     if reach > padded:
-        raise ArrayError(f"kernel: size {kernel} with dilation {dilation} spans {reach}, but expected at most {padded}, the padded size")
+        raise ArrayError(f"kernel: size {kernel} with dilation {dilation} spans {reach}, but expected at most {padded}, the size")
     return (padded - reach) // stride + 1
 
 # %% ../../nbs/2_foundations/21_convolution.ipynb #bccfe9be
@@ -86,7 +86,8 @@ def convolve(signal, kernel, padding="full"):
     ----------
     signal : (size,) float32 or float64.
     kernel : (taps,) float32 or float64.
-    padding : "full" (the definition, with zeros outside), "valid" or "same".
+    padding : "full" (the definition, with zeros outside), "valid" or "same": the middle of "full", as SciPy cuts it. For an even kernel
+        the odd zero then stands before the signal, where `correlate`, like Keras, puts it after.
 
     Returns
     -------
@@ -96,7 +97,9 @@ def convolve(signal, kernel, padding="full"):
     ------
     ArrayError : as `correlate`.
     """
-    return correlate(signal, as_floats("kernel", kernel, "taps")[::-1], padding)
+    signal, kernel = as_floats("signal", signal, "size"), as_floats("kernel", kernel, "taps")
+    before, after = padding_of(len(signal), len(kernel), padding=padding)
+    return correlate(np.pad(signal, (after, before)), kernel[::-1])                # mirrored, as the kernel is
 
 # %% ../../nbs/2_foundations/21_convolution.ipynb #06dbad2c
 def _check_fit(label, x, size, padding, dilation):
@@ -105,7 +108,7 @@ def _check_fit(label, x, size, padding, dilation):
     rows, columns = (step * (taps - 1) + 1 for step, taps in zip(dilation, size, strict=True))
     if padding == "valid" and (rows > height or columns > width):
         raise ArrayError(f"{label} with dilation {dilation} spans {rows} × {columns} pixels, but expected at most {height} × {width}, "
-                         f"the padded image")
+                         f"the image")
 
 # %% ../../nbs/2_foundations/21_convolution.ipynb #654d183d
 def _checked(x, kernel, bias, padding, dilation):
