@@ -27,6 +27,7 @@ def test_a_good_array_is_handed_back_itself():
     (np.where(np.arange(3) == 1, np.nan, GOOD), ["50 values", "nan", "(0, 0, 0, 1)"]),
     (np.where(np.arange(3) == 2, np.inf, GOOD), ["infinite", "(0, 0, 0, 2)"]),
     ([[1.0], [1.0, 2.0]], ["different lengths"]),
+    (np.ma.masked_array(GOOD, GOOD == 0), ["masked", "filled"]),
     ("picture", ["()"]),
     (None, ["()"]),
 ])
@@ -55,7 +56,7 @@ def test_labels_and_masks():
         with pytest.raises(ArrayError, match="^labels: .*expected"):
             as_integers("labels", bad, "batch", high=2)
     assert as_mask("mask", [True, False], "time").dtype == bool
-    for bad in ([0, 1], [[True]]):
+    for bad in ([0, 1], [[True]], [[True], [True, False]]):
         with pytest.raises(ArrayError, match="^mask: .*expected"):
             as_mask("mask", bad, "time")
 
@@ -88,3 +89,29 @@ def test_slopes_of_what_has_none():
         numerical_gradient(np.sum, GOOD)
     with pytest.raises(ArrayError, match=r"function: gave shape \(3,\)"):
         numerical_gradient(lambda x: x, np.ones(3))
+    for value in (None, "slope", 1j):
+        with pytest.raises(ArrayError, match="^function: gave .*expected one real number"):
+            numerical_gradient(lambda x, value=value: value, np.ones(3))
+    for step in (0, -1e-6, np.nan, np.inf):
+        with pytest.raises(ArrayError, match="^step: .*expected a positive number"):
+            numerical_gradient(np.sum, np.ones(3), step=step)
+
+
+@pytest.mark.parametrize("size", [1e-8, 1, 1e4, 1e8, 1e12])
+def test_slopes_at_numbers_of_any_size(size):
+    assert numerical_gradient(lambda w: float(w.sum()), np.array([float(size), -size])) == pytest.approx([1, 1], rel=1e-4)
+    assert numerical_gradient(lambda w: float((w**2).sum()), np.array([float(size)])) == pytest.approx(2 * size, rel=1e-6, abs=1e-8)
+
+
+def test_big_endian_numbers_are_turned_round():
+    turned = as_floats("x", np.array([1.5, 2], ">f4"), "n")
+    assert turned.dtype == np.float32 and turned.tolist() == [1.5, 2]
+
+
+def test_messages_stay_in_one_line():
+    words = np.array(["valid", "same"])
+    square = np.ones((3, 3))
+    for check, *arguments in ((pair, "stride", square), (positive, "size", square), (one_of, "padding", words, ("valid",))):
+        with pytest.raises(ArrayError) as told:
+            check(*arguments)
+        assert "\n" not in str(told.value)

@@ -5,6 +5,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
 from medbook.evaluation.metrics import auc
@@ -95,7 +96,15 @@ def test_gradients_of_every_layer_and_loss(loss, outputs, y):
     layers = [Conv2D(3, 2, padding="same"), Layer(tanh, tanh_backward), average,
               Conv2D(4, 2, stride=2), Layer(sigmoid, sigmoid_backward), MaxPool2D(), Flatten(), Dense(5), ReLU(), Dense(outputs)]
     errors = gradient_check(Network(layers, (9, 8, 2), loss=loss), x, y)
-    assert len(errors) == 8 and max(errors.values()) < 1e-6
+    assert len(errors) == 9 and max(errors.values()) < 1e-6
+
+
+def test_the_check_looks_at_the_input_too():
+    x, y = images(3, (9, 9, 1), 2)
+    network = Network([MaxPool2D(), Conv2D(2), Flatten(), Dense(2)], (9, 9, 1))
+    assert gradient_check(network, x, y)["x"] < 1e-6
+    network.layers[0].slope = lambda grad, x, **options: np.zeros_like(x)
+    assert gradient_check(network, x, y)["x"] > 0.1
 
 
 def test_the_check_finds_a_wrong_gradient_and_leaves_the_network_alone():
@@ -116,6 +125,16 @@ def test_training_is_reproducible_and_can_go_on():
     train(halves, x, y, epochs=3, seed=1, report=None)
     assert [row["epoch"] for row in history] == [1, 2, 3] and history[-1]["valid_loss"] < history[0]["valid_loss"]
     assert all((a == b).all() for a, b in zip(get_weights(whole), get_weights(halves), strict=True))
+
+
+def test_rows_belong_together_by_position():
+    """A pandas index, shuffled as after a split of one's own, is not looked at."""
+    x, y = images(60, (5,), 2)
+    order = np.random.default_rng(1).permutation(60)
+    plain, tables = (Network([Dense(8), ReLU(), Dense(2)], (5,)) for _ in range(2))
+    expected = train(plain, x[order], y[order], epochs=2, report=None)
+    assert train(tables, pd.DataFrame(x[order], index=order), pd.Series(y[order], index=order), epochs=2, report=None) == expected
+    assert train(Network([Dense(8), ReLU(), Dense(2)], (5,)), x[order], y[order].tolist(), epochs=2, report=None) == expected
 
 
 def test_every_row_once_an_epoch():
@@ -149,7 +168,7 @@ def test_what_does_not_fit_is_named():
         network.forward(x[:, :3])
     with pytest.raises(ArrayError, match="^x: .*float32 or float64"):
         network.forward(x.astype(int))
-    with pytest.raises(ArrayError, match="^y: 5 labels, but expected 6"):
+    with pytest.raises(ArrayError, match=r"^y: shape \(5,\), but expected 6 labels"):
         train(network, x, y[:5])
     with pytest.raises(ArrayError, match="^loss: 'hinge', but expected one of 'softmax'"):
         Network([Dense(2)], (4,), loss="hinge")
@@ -163,6 +182,31 @@ def test_what_does_not_fit_is_named():
         set_weights(network, [value.T for value in get_weights(network)])
     with pytest.raises(ArrayError, match="^y_true: .*integers from 0 to 1"):
         network.learn(x, y + 5)
+
+
+@pytest.mark.parametrize("options, word", [
+    ({"epochs": 0}, "epochs"), ({"epochs": 2.5}, "epochs"), ({"batch_size": -1}, "batch_size"), ({"batch_size": None}, "batch_size"),
+    ({"optimizer": "adam"}, "optimizer"), ({"valid": (np.ones((2, 4), "float32"), [0])}, "y"), ({"valid": (np.ones((0, 4)), [])}, "x"),
+])
+def test_bad_settings_of_training(options, word):
+    x, y = images(6, (4,), 2)
+    with pytest.raises(ArrayError, match=f"^{word}: .*expected"):
+        train(Network([Dense(2)], (4,)), x, y, report=None, **options)
+
+
+@pytest.mark.parametrize("make, word", [
+    (lambda: Network([Dense(2)] * 2, (4,)), "layers"), (lambda: Network(["relu"], (4,)), "layers"),
+    (lambda: Network([Dense], (4,)), "layers"), (lambda: Network(None, (4,)), "layers"),
+    (lambda: Network([Dense(2)], 4), "input_shape"), (lambda: Network([Dense(2)], ()), "input_shape"),
+    (lambda: Network([Dense(2)], (None, 5)), "input_shape"), (lambda: Network([Dense(2)], (4,), dtype="int8"), "layer 0"),
+    (lambda: SGD(-1), "rate"), (lambda: SGD("x"), "rate"), (lambda: Momentum(0.1, 1.5), "momentum"), (lambda: Adam(beta_1=1.0), "beta_1"),
+    (lambda: set_weights(Network([Dense(2)], (4,)), None), "weights"),
+    (lambda: Network([Dense(2)], (4,)).backward(np.ones((1, 2), "float32")), "grad"),
+    (lambda: Network([Dense(2)], (4,)).predict(np.ones((0, 4), "float32")), "x"),
+])
+def test_what_cannot_be_is_refused(make, word):
+    with pytest.raises(ArrayError, match=f"^{word}.*expected|call forward first"):
+        make()
 
 
 def test_a_diverging_run_stops_with_a_reason():

@@ -353,3 +353,11 @@ def test_a_network_in_numpy_learns_the_beats_of_earlier_minutes(record):
     x, y = windows(record, 10, 14, steps=60 * 90)
     found = auc(y.ravel(), logits(x)[1].ravel())
     assert found > 0.97 and found > before + 0.1
+
+
+def test_clipping_keeps_the_direction_of_gradients_of_any_size():
+    for size in (1e-30, 1.0, 1e200, 1e300):
+        clipped, = recurrent.clip_gradients([np.array([3 * size, 4 * size])], 1e-40 if size < 1e-20 else 1)
+        assert clipped / np.linalg.norm(clipped) == pytest.approx([0.6, 0.8])
+    with pytest.raises(ArrayError, match="^limit: .*expected a number above 0"):
+        recurrent.clip_gradients([np.ones(2)], "1")

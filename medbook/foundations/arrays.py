@@ -23,6 +23,18 @@ def _expected(axes, sizes):
     return "(" + ", ".join(f"{axis} = {sizes[axis]}" if axis in sizes else axis for axis in axes.split()) + ")"
 
 
+def _as_array(name, value, axes, sizes):
+    """`value` as an array with the named axes, or an ArrayError."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise ArrayError(f"{name}: a masked array of shape {value.shape}, but expected a plain one; fill it, as in {name}.filled(0)")
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ArrayError(f"{name}: rows of different lengths, but expected {_expected(axes, sizes)}") from None
+    _check_shape(name, array, axes, sizes)
+    return array
+
+
 def _check_shape(name, array, axes, sizes):
     """Raise an ArrayError unless `array` has the named axes, none of them empty, and the sizes given."""
     names = axes.split()
@@ -49,20 +61,18 @@ def as_floats(name, value, axes, *, finite=True, **sizes):
 
     Returns
     -------
-    The array, not copied where it already is one.
+    The array, not copied where it already is one in this machine's byte order.
 
     Raises
     ------
     ArrayError : other axes or sizes, integers or other kinds. NotFiniteError, which is one too : `nan` or infinite values.
     """
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise ArrayError(f"{name}: rows of different lengths, but expected {_expected(axes, sizes)}") from None
-    _check_shape(name, array, axes, sizes)
+    array = _as_array(name, value, axes, sizes)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype not in (np.float32, np.float64):
-        raise ArrayError(f"{name}: shape {array.shape} of {array.dtype}, but expected float32 or float64 (integers overflow and "
-                         f"have no slope); convert it, as in {name}.astype('float32')")
+        reason = " (integers overflow and have no slope)" if array.dtype.kind in "iu" else ""
+        raise ArrayError(f"{name}: shape {array.shape} of {array.dtype}, but expected float32 or float64{reason}; convert it, as in "
+                         f"{name}.astype('float32')")
     _check_numbers(name, array, finite)
     return array
 
@@ -86,11 +96,7 @@ def as_integers(name, value, axes, *, low=0, high=None, **sizes):
     ------
     ArrayError : other axes or sizes, values that are not integers or lie outside.
     """
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise ArrayError(f"{name}: rows of different lengths, but expected {_expected(axes, sizes)}") from None
-    _check_shape(name, array, axes, sizes)
+    array = _as_array(name, value, axes, sizes)
     limits = f"integers from {low}" + ("" if high is None else f" to {high - 1}")
     if array.dtype.kind not in "iu":
         raise ArrayError(f"{name}: shape {array.shape} of {array.dtype}, but expected {limits}")
@@ -106,13 +112,17 @@ def as_mask(name, value, axes, **sizes):
     ------
     ArrayError : other axes or sizes, or values that are not boolean.
     """
-    array = np.asarray(value)
-    _check_shape(name, array, axes, sizes)
+    array = _as_array(name, value, axes, sizes)
     if array.dtype != bool:
         raise ArrayError(f"{name}: shape {array.shape} of {array.dtype}, but expected booleans {_expected(axes, sizes)}")
     return array
 
 # %% ../../nbs/2_foundations/20_arrays.ipynb #766f56e6
+def _shown(value):
+    """A value as it is shown in a message, in one line."""
+    return " ".join(repr(value).split())
+
+
 def positive(name, value):
     """Return `value` as a positive int.
 
@@ -121,7 +131,7 @@ def positive(name, value):
     ArrayError : it is no whole number of at least 1.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ArrayError(f"{name}: {value!r}, but expected an integer of at least 1")
+        raise ArrayError(f"{name}: {_shown(value)}, but expected an integer of at least 1")
     return int(value)
 
 # %% ../../nbs/2_foundations/20_arrays.ipynb #4514cbe3
@@ -134,19 +144,19 @@ def pair(name, value):
     """
     values = value if isinstance(value, tuple | list) else (value, value)
     if len(values) != 2:
-        raise ArrayError(f"{name}: {value!r}, but expected an integer or two, (rows, columns)")
+        raise ArrayError(f"{name}: {_shown(value)}, but expected an integer or two, (rows, columns)")
     return positive(name, values[0]), positive(name, values[1])
 
 # %% ../../nbs/2_foundations/20_arrays.ipynb #2d31b552
 def one_of(name, value, allowed):
-    """Return `value` if it is among `allowed`.
+    """Return `value`, a word, if it is among `allowed`.
 
     Raises
     ------
     ArrayError : it is not.
     """
-    if value not in allowed:
-        raise ArrayError(f"{name}: {value!r}, but expected one of {', '.join(map(repr, allowed))}")
+    if not isinstance(value, str) or value not in allowed:
+        raise ArrayError(f"{name}: {_shown(value)}, but expected one of {', '.join(map(repr, allowed))}")
     return value
 
 # %% ../../nbs/2_foundations/20_arrays.ipynb #79510fd7
@@ -157,7 +167,8 @@ def numerical_gradient(function, array, *, step=6e-6):
     ----------
     function : callable that takes an array shaped as `array` and returns one number.
     array : float64 array of any shape; not changed.
-    step : h; the default is near the cube root of float64's precision, where cut and rounding together are smallest.
+    step : h, times |w| where an entry is larger than 1; the default is near the cube root of float64's precision, where cut and rounding
+        together are smallest.
 
     Returns
     -------
@@ -165,25 +176,31 @@ def numerical_gradient(function, array, *, step=6e-6):
 
     Raises
     ------
-    ArrayError : `array` is not float64 (float32 leaves no digits to tell a slope) or not finite, or the function gives more than a number.
+    ArrayError : `array` is not float64 (float32 leaves no digits to tell a slope) or not finite, the step is no positive number, or the
+        function does not give one real number.
 
     Source: Press et al., Numerical Recipes, 3rd ed. (2007), section 5.7.
     """
     array = as_floats("array", array, "...")
     if array.dtype != np.float64:
         raise ArrayError(f"array: shape {array.shape} of {array.dtype}, but expected float64: float32 has too few digits for differences")
+    if not np.isreal(step) or not 0 < step < np.inf:
+        raise ArrayError(f"step: {_shown(step)}, but expected a positive number")
     moved, slope = array.copy(), np.empty_like(array)
     for place in np.ndindex(array.shape):
-        moved[place] = array[place] + step
+        h = step * max(1, abs(array[place]))
+        right, left = array[place] + h, array[place] - h
+        moved[place] = right
         above = _number(function(moved))
-        moved[place] = array[place] - step
-        slope[place] = (above - _number(function(moved))) / (2 * step)
+        moved[place] = left
+        slope[place] = (above - _number(function(moved))) / (right - left)
         moved[place] = array[place]
     return slope
 
 # %% ../../nbs/2_foundations/20_arrays.ipynb #f3a9e473
 def _number(value):
     """A function's value as a float, or an ArrayError that says what came instead."""
-    if np.size(value) != 1:
-        raise ArrayError(f"function: gave shape {np.shape(value)}, but expected one number; sum it up, as in np.sum(weights * y)")
-    return float(np.asarray(value).reshape(()))
+    value = np.asarray(value)
+    if value.size != 1 or value.dtype.kind not in "fiub":
+        raise ArrayError(f"function: gave shape {value.shape} of {value.dtype}, but expected one real number; sum it, as in np.sum(g * y)")
+    return float(value.reshape(()))

@@ -150,6 +150,24 @@ LOSSES = {
 }
 
 # %% ../../nbs/2_foundations/25_backprop.ipynb #18909b56
+def _layers(layers):
+    """The layers as a list, each a Layer and none of them twice: each keeps the input of one place."""
+    layers = list(layers) if isinstance(layers, list | tuple) else [layers]
+    for place, layer in enumerate(layers):
+        if not isinstance(layer, Layer):
+            raise ArrayError(f"layers: {layer!r} at place {place}, but expected a Layer, as in Network([Dense(8), ReLU(), Dense(2)], (5,))")
+        if any(layer is other for other in layers[:place]):
+            raise ArrayError(f"layers: the same {layer.name} again at place {place}, but expected a new layer at each place")
+    return layers
+
+
+def _sample_shape(shape):
+    """The shape of one sample as a tuple of positive integers."""
+    if not isinstance(shape, list | tuple) or not shape:
+        raise ArrayError(f"input_shape: {shape!r}, but expected the shape of one sample, such as (28, 28, 1)")
+    return tuple(positive("input_shape", size) for size in shape)
+
+# %% ../../nbs/2_foundations/25_backprop.ipynb #7e08133d
 class Network:
     """A list of layers with a loss.
 
@@ -161,22 +179,24 @@ class Network:
     seed : of the starting weights.
     dtype : "float32", or "float64" for checks.
 
-    Raises ArrayError when a layer cannot take what the one before it gives; the message says which.
+    Raises ArrayError, which says which layer, when one is no Layer, stands in the list twice or cannot take what the one before it gives.
     """
 
     def __init__(self, layers, input_shape, *, loss="softmax", seed=0, dtype="float32"):
-        self.layers, self.loss = list(layers), LOSSES[one_of("loss", loss, tuple(LOSSES))]
-        self.shapes, rng = [tuple(input_shape)], np.random.default_rng(seed)
+        self.layers, self.loss = _layers(layers), LOSSES[one_of("loss", loss, tuple(LOSSES))]
+        self.shapes, rng = [_sample_shape(input_shape)], np.random.default_rng(seed)
         for place, layer in enumerate(self.layers):
             try:
-                self.shapes.append(tuple(layer.build(self.shapes[-1], rng, dtype)))
+                self.shapes.append(tuple(layer.build(self.shapes[-1], rng, one_of("dtype", dtype, ("float32", "float64")))))
             except ArrayError as error:
                 raise ArrayError(f"layer {place} ({layer.name}): {error}") from None
+            layer.x = None                                             # what `build` tried out is no batch to go back through
 
     def forward(self, x):
         """The last layer's output for a batch `x`, (batch, *input_shape)."""
-        if np.shape(x)[1:] != self.shapes[0]:
-            raise ArrayError(f"x: shape {np.shape(x)}, but expected (batch, {', '.join(map(str, self.shapes[0]))})")
+        x = as_floats("x", x, "...")
+        if x.shape[1:] != self.shapes[0]:
+            raise ArrayError(f"x: shape {x.shape}, but expected (batch, {', '.join(map(str, self.shapes[0]))})")
         for layer in self.layers:
             x = layer.forward(x)
         return x
@@ -188,13 +208,14 @@ class Network:
         return grad
 
     def learn(self, x, y):
-        """The loss of a batch, after filling every layer's `gradients`."""
-        outputs = self.forward(x)
+        """The loss of a batch, after filling every layer's `gradients`; no weight is changed."""
+        outputs, y = self.forward(x), np.asarray(y)
         self.backward(self.loss.slope(y, outputs))
         return float(self.loss.value(y, outputs))
 
     def predict(self, x, *, batch_size=256):
         """Probabilities (or numbers) for images or rows `x`, a batch at a time: (batch, outputs)."""
+        x, batch_size = as_floats("x", x, "..."), positive("batch_size", batch_size)
         return np.concatenate([self.loss.predict(self.forward(x[i:i + batch_size])) for i in range(0, len(x), batch_size)])
 
 # %% ../../nbs/2_foundations/25_backprop.ipynb #2958e289
@@ -205,6 +226,8 @@ def get_weights(network):
 
 def set_weights(network, weights):
     """Put a list of arrays, such as a Keras model's `get_weights()`, into a network; ArrayError when one does not fit."""
+    if not isinstance(weights, list | tuple):
+        raise ArrayError(f"weights: {type(weights).__name__}, but expected a list of arrays")
     places = [(layer, name) for layer in network.layers for name in layer.parameters]
     if len(weights) != len(places):
         raise ArrayError(f"weights: {len(weights)} arrays, but expected {len(places)}")
@@ -228,27 +251,32 @@ def gradient_check(network, x, y, *, entries=10, seed=0):
     ----------
     network : Network; it is copied and computed in float64, and left as it is.
     x, y : a small batch. Values near a kink (a ReLU's zero, a tie in a pool) can spoil the differences, not the gradient.
-    entries : how many entries of each parameter are moved, drawn with `seed`.
+    entries : how many entries of x and of each parameter are moved, drawn with `seed`. A fault in few entries of many can be missed.
 
     Returns
     -------
-    dict from "place name parameter" to the largest difference, as a share of the parameter's largest slope: 1e-6 is right, 1 is wrong.
+    dict from "x", and from "place name parameter", to the largest difference as a share of the largest slope: 1e-6 is right, 1 is wrong.
     """
-    network, x = deepcopy(network), as_floats("x", x, "...").astype("float64")
+    network, x, y = deepcopy(network), as_floats("x", x, "...").astype("float64"), np.asarray(y)
     set_dtype(network, "float64")
-    network.learn(x, y)
-    rng, found = np.random.default_rng(seed), {}
+    slope = network.backward(network.loss.slope(y, network.forward(x)))
+    arrays = {"x": (x, slope)}
     for place, layer in enumerate(network.layers):
-        for name, value in layer.parameters.items():
-            chosen = rng.choice(value.size, min(entries, value.size), replace=False)
-            moved = numerical_gradient(partial(_loss_at, network, x, y, value, chosen), value.flat[chosen])
-            scale = max(abs(layer.gradients[name]).max(), abs(moved).max(), 1e-12)
-            found[f"{place} {layer.name} {name}"] = float(abs(moved - layer.gradients[name].flat[chosen]).max() / scale)
-    return found
+        arrays |= {f"{place} {layer.name} {name}": (value, layer.gradients[name]) for name, value in layer.parameters.items()}
+    rng = np.random.default_rng(seed)
+    return {name: _difference(network, x, y, *pair, positive("entries", entries), rng) for name, pair in arrays.items()}
 
 # %% ../../nbs/2_foundations/25_backprop.ipynb #d9317834
+def _difference(network, x, y, value, slope, entries, rng):
+    """How far `slope` is from differences of the loss, at some entries of `value`, which is x or a parameter."""
+    chosen = rng.choice(value.size, min(entries, value.size), replace=False)
+    moved = numerical_gradient(partial(_loss_at, network, x, y, value, chosen), value.flat[chosen])
+    scale = max(abs(slope).max(), abs(moved).max(), 1e-12)
+    return float(abs(moved - slope.flat[chosen]).max() / scale)
+
+
 def _loss_at(network, x, y, parameter, places, numbers):
-    """The loss with other `numbers` at `places` of a parameter, which is put back afterwards."""
+    """The loss with other `numbers` at `places` of x or a parameter, which is put back afterwards."""
     kept = parameter.flat[places]
     parameter.flat[places] = numbers
     loss = network.loss.value(y, network.forward(x))
@@ -262,11 +290,18 @@ def set_dtype(network, dtype):
         layer.parameters = {name: value.astype(dtype) for name, value in layer.parameters.items()}
 
 # %% ../../nbs/2_foundations/25_backprop.ipynb #dd16d926
+def _between(name, value, low, high):
+    """A setting of an optimiser, at least `low` and below `high`; an ArrayError when it is not."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not low <= value < high:
+        raise ArrayError(f"{name}: {value!r}, but expected a number from {low} to below {high}")
+    return value
+
+# %% ../../nbs/2_foundations/25_backprop.ipynb #f6d590a8
 class SGD:
     """Plain (stochastic) gradient descent: w ← w - rate · g. `rate` is the learning rate."""
 
     def __init__(self, rate=0.01):
-        self.rate, self.memory = rate, {}
+        self.rate, self.memory = _between("rate", rate, 0, np.inf), {}
 
     def change(self, key, gradient):
         """What is added to the parameter called `key`, given its gradient."""
@@ -276,7 +311,7 @@ class SGD:
         """Change every parameter of `layers` in place by its gradient."""
         for place, layer in enumerate(layers):
             for name, value in layer.parameters.items():
-                value += self.change((place, name), layer.gradients[name])
+                value += self.change((place, name, value.shape), layer.gradients[name])
 
 # %% ../../nbs/2_foundations/25_backprop.ipynb #9857c59b
 class Momentum(SGD):
@@ -284,7 +319,7 @@ class Momentum(SGD):
 
     def __init__(self, rate=0.01, momentum=0.9):
         super().__init__(rate)
-        self.momentum = momentum
+        self.momentum = _between("momentum", momentum, 0, 1)
 
     def change(self, key, gradient):
         self.memory[key] = self.momentum * self.memory.get(key, 0) - self.rate * gradient
@@ -296,7 +331,8 @@ class Adam(SGD):
 
     def __init__(self, rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
         super().__init__(rate)
-        self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
+        self.beta_1, self.beta_2 = _between("beta_1", beta_1, 0, 1), _between("beta_2", beta_2, 0, 1)
+        self.epsilon = _between("epsilon", epsilon, 0, np.inf)
 
     def change(self, key, gradient):
         mean, square, count = self.memory.get(key, (0, 0, 0))
@@ -314,23 +350,35 @@ def batches(count, batch_size, rng):
     return [order[i:i + batch_size] for i in range(0, count, batch_size)]
 
 # %% ../../nbs/2_foundations/25_backprop.ipynb #f87ada6e
+def _rows_and_labels(x, y):
+    """Samples and their labels as arrays of one length."""
+    x, y = as_floats("x", x, "..."), np.asarray(y)
+    if y.ndim == 0 or len(x) != len(y):
+        raise ArrayError(f"y: shape {y.shape}, but expected {len(x)} labels, one for each sample of x")
+    return x, y
+
+# %% ../../nbs/2_foundations/25_backprop.ipynb #9b524864
 def train(network, x, y, *, optimizer=None, epochs=1, batch_size=32, seed=0, valid=None, report=print):
     """Train a network; return a list with a dict for each epoch: epoch, loss and, with `valid=(x, y)`, valid_loss.
 
     Parameters
     ----------
     network : Network; its weights change.
-    x : (n, *input_shape) float32. y : (n,) labels as the loss wants them.
+    x : (n, *input_shape) float32. y : (n,) labels as the loss wants them. Rows belong together by position, whatever a pandas index says.
     optimizer : SGD, Momentum or Adam; Adam(0.001) when None. Pass the same one again to go on where it stopped.
+    epochs, batch_size : how often all of x is gone through, and how many rows a step learns from.
+    seed : of the order of the rows.
+    valid : x and y that are only looked at, after each epoch.
     report : called with one line of text for each epoch; None for silence.
 
     Raises ArrayError when x and y differ in length, when x holds `nan`, or when the learning rate is so large that numbers overflow.
     """
     optimizer = Adam() if optimizer is None else optimizer
-    if len(x) != len(y):
-        raise ArrayError(f"y: {len(y)} labels, but expected {len(x)}, one for each sample of x")
-    x, rng, history = as_floats("x", x, "..."), np.random.default_rng(seed), []
-    for epoch in range(1, epochs + 1):
+    if not isinstance(optimizer, SGD):
+        raise ArrayError(f"optimizer: {optimizer!r}, but expected SGD, Momentum or Adam, as in Adam(0.001)")
+    (x, y), valid = _rows_and_labels(x, y), None if valid is None else _rows_and_labels(*valid)
+    batch_size, rng, history = positive("batch_size", batch_size), np.random.default_rng(seed), []
+    for epoch in range(1, positive("epochs", epochs) + 1):
         losses = [_step(network, optimizer, x[rows], y[rows]) * len(rows) for rows in batches(len(x), batch_size, rng)]
         history.append({"epoch": epoch, "loss": sum(losses) / len(x)} | _validate(network, valid))
         if report:

@@ -272,10 +272,10 @@ def _patches(windows, buffer):
     if windows.flags.c_contiguous and windows.dtype == buffer.dtype:
         return windows
     patches = buffer[:windows.size].reshape(windows.shape)
-    if windows.shape[-1] > 1:
+    if windows.shape[-1] > 1 or windows.shape[4] > 8:
         patches[...] = windows
     else:
-        for p, q in np.ndindex(windows.shape[3:5]):             # one channel: long runs along the width copy faster
+        for p, q in np.ndindex(windows.shape[3:5]):             # few numbers in a row of the window: runs along the width copy faster
             patches[:, :, :, p, q] = windows[:, :, :, p, q]
     return patches
 
@@ -380,11 +380,13 @@ def conv2d_backward(grad, x, kernel, bias=None, *, stride=1, padding="valid", di
     return dx, dkernel, None if bias is None else dbias.astype(bias.dtype, copy=False)
 
 # %% ../../nbs/2_foundations/21_convolution.ipynb #8e79c5c8
-def _rows_of(x, kernel, stride, dilation):
-    """Signals as images of one row, for `conv2d`."""
+def _rows_of(x, kernel, stride, padding, dilation):
+    """Signals as images of one row, for `conv2d`, and the number of outputs in time."""
     x = as_floats("x", x, "batch time channels")
     kernel = as_floats("kernel", kernel, "taps channels filters", channels=x.shape[2])
-    return x[:, np.newaxis], kernel[np.newaxis], (1, positive("stride", stride)), (1, positive("dilation", dilation))
+    stride, dilation = positive("stride", stride), positive("dilation", dilation)
+    steps = output_size(x.shape[1], len(kernel), stride, padding, dilation)
+    return steps, x[:, np.newaxis], kernel[np.newaxis], (1, stride), (1, dilation)
 
 # %% ../../nbs/2_foundations/21_convolution.ipynb #6bad32fa
 def conv1d(x, kernel, bias=None, *, stride=1, padding="valid", dilation=1):
@@ -406,7 +408,7 @@ def conv1d(x, kernel, bias=None, *, stride=1, padding="valid", dilation=1):
     ------
     ArrayError : as `conv2d`.
     """
-    x, kernel, stride, dilation = _rows_of(x, kernel, stride, dilation)
+    _, x, kernel, stride, dilation = _rows_of(x, kernel, stride, padding, dilation)
     return conv2d(x, kernel, bias, stride=stride, padding=padding, dilation=dilation)[:, 0]
 
 # %% ../../nbs/2_foundations/21_convolution.ipynb #85b9bd21
@@ -427,7 +429,7 @@ def conv1d_backward(grad, x, kernel, bias=None, *, stride=1, padding="valid", di
     ------
     ArrayError : as `conv1d`, and where grad is not shaped as the output.
     """
-    x, kernel, stride, dilation = _rows_of(x, kernel, stride, dilation)
-    grad = as_floats("grad", grad, "batch steps filters")[:, np.newaxis]
+    steps, x, kernel, stride, dilation = _rows_of(x, kernel, stride, padding, dilation)
+    grad = as_floats("grad", grad, "batch steps filters", batch=len(x), steps=steps, filters=kernel.shape[3])[:, np.newaxis]
     dx, dkernel, dbias = conv2d_backward(grad, x, kernel, bias, stride=stride, padding=padding, dilation=dilation, needs_x=needs_x)
     return None if dx is None else dx[:, 0], dkernel[0], dbias

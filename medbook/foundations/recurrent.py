@@ -552,12 +552,13 @@ def clip_gradients(gradients, limit):
 
     Source: Pascanu, Mikolov, Bengio (2013), algorithm 1.
     """
-    if not limit > 0:
+    if isinstance(limit, bool) or not isinstance(limit, int | float | np.number) or not limit > 0:
         raise ArrayError(f"limit: {limit!r}, but expected a number above 0")
     gradients = [None if slope is None else as_floats("gradients", slope, "...") for slope in gradients]
-    norm = np.sqrt(sum(np.sum(slope.astype("float64") ** 2) for slope in gradients if slope is not None))
+    largest = max((float(abs(slope).max()) for slope in gradients if slope is not None), default=0) or 1.0       # squares overflow sooner
+    norm = largest * np.sqrt(sum(np.sum((slope.astype("float64") / largest) ** 2) for slope in gradients if slope is not None))
     factor = min(1.0, limit / norm) if norm else 1.0
-    return [None if slope is None else slope * slope.dtype.type(factor) for slope in gradients]
+    return [None if slope is None else (slope * factor).astype(slope.dtype) for slope in gradients]
 
 # %% ../../nbs/2_foundations/26_recurrent.ipynb #cb9bedc0
 def _lstm_layer(x, kernel, recurrent_kernel, bias, *, sequences):
