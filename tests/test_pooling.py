@@ -192,3 +192,10 @@ def test_a_wrong_grad_is_told(kind):
         backward(np.zeros((3, 2)), X)
     with pytest.raises(ArrayError, match="^x: "):
         backward(np.zeros((2, 3)), X[0])
+
+
+def test_a_window_far_larger_than_the_image_sees_all_of_it():
+    x = np.random.default_rng(0).normal(size=(2, 5, 4, 3))
+    assert p.max_pool2d(x, 10**9, padding="same") == pytest.approx(x.max(axis=(1, 2), keepdims=True))
+    assert p.avg_pool2d(x, 10**9, padding="same") == pytest.approx(x.mean(axis=(1, 2), keepdims=True))
+    assert p.avg_pool2d_backward(np.ones((2, 1, 1, 3)), x, 10**9, padding="same") == pytest.approx(np.full(x.shape, 1 / 20))

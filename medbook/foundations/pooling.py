@@ -74,7 +74,8 @@ def avg_pool2d_loops(x, size=2, *, stride=None, padding="valid"):
 def _taps(axis):
     """For each place of the window: the windows in which it lies inside the image, and the pixels it reads there; two slices."""
     taps = []
-    for place in range(axis.size):
+    reach = range(max(axis.before - (axis.count - 1) * axis.stride, 0), min(axis.before + axis.length, axis.size))
+    for place in reach:                                           # further out, no window's place lies inside the image
         shift = place - axis.before
         first = max(-(shift // axis.stride), 0)
         last = min((axis.length - 1 - shift) // axis.stride, axis.count - 1)
