@@ -14,7 +14,8 @@ import tests.bench as bench  # noqa: E402
 
 def main(names):
     chosen = names or [module.name for module in pkgutil.iter_modules(bench.__path__) if module.name != "__main__"]
-    lines = ["# Benchmarks", "", "Ratios measured in one run by `make bench`; a ratio above 1 means that medbook is faster.", "",
+    lines = ["# Benchmarks", "", "Ratios measured in one run by `make bench`; a ratio above 1 means that medbook is faster. NumPy's matrix",
+             "kernels are those for this processor, whatever `OPENBLAS_CORETYPE` says.", "",
              f"Python {platform.python_version()}, NumPy {version('numpy')}, TensorFlow {version('tensorflow')}, Keras {version('keras')}, "
              f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores.", "",
              "| comparison | medbook | other | ratio | target | met |", "|---|---:|---:|---:|---|---|"]
