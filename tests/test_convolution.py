@@ -344,3 +344,8 @@ def test_refusals_name_the_argument_its_shape_and_what_was_expected(call, messag
     with pytest.raises(ArrayError) as error:
         call()
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_padding_that_is_no_word():
+    with pytest.raises(ArrayError, match="^padding: .*expected one of 'valid', 'same'"):
+        cv.conv2d(X, KERNEL, padding=np.array(["valid", "same"]))

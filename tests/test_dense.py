@@ -233,3 +233,10 @@ X, KERNEL, BIAS = np.ones((2, 3)), np.ones((3, 4)), np.ones(4)
 def test_errors_name_the_argument(call, message):
     with pytest.raises(ArrayError, match=message):
         call()
+
+
+def test_scores_further_apart_than_numbers_reach():
+    x = np.array([3e38, -3e38], "float32")
+    with np.errstate(all="raise"):
+        assert softmax(x).tolist() == [1, 0]
+        assert log_softmax(x).tolist() == [0, -np.inf]

@@ -106,7 +106,7 @@ def _check_fit(label, x, size, padding, dilation):
     """Raise an ArrayError where a window is larger than the image and no zeros are added."""
     dilation, (height, width) = pair("dilation", dilation), x.shape[1:3]
     rows, columns = (step * (taps - 1) + 1 for step, taps in zip(dilation, size, strict=True))
-    if padding == "valid" and (rows > height or columns > width):
+    if one_of("padding", padding, ("valid", "same")) == "valid" and (rows > height or columns > width):
         raise ArrayError(f"{label} with dilation {dilation} spans {rows} × {columns} pixels, but expected at most {height} × {width}, "
                          f"the image")
 

@@ -175,7 +175,8 @@ def _shifted(x, axis):
     top = x.max(axis=axis, keepdims=True)
     if not np.isfinite(top).all():
         raise ArrayError(f"x: shape {x.shape} with +inf, or with -inf throughout along axis {axis}, but expected a finite largest value")
-    return x - top
+    with np.errstate(over="ignore"):                 # further below than numbers reach is -inf, whose exponential is right: 0
+        return x - top
 
 # %% ../../nbs/2_foundations/23_dense.ipynb #e4dac4a0
 def softmax_backward(grad, x, axis=-1):
