@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ArrayError', 'NotFiniteError', 'as_floats', 'as_integers', 'as_mask', 'positive', 'pair', 'one_of',
-           'numerical_gradient']
+           'numerical_gradient', 'as_grad']
 
 # %% ../../nbs/2_foundations/20_arrays.ipynb #d08701bc
 import numpy as np
@@ -22,7 +22,7 @@ def _expected(axes, sizes):
     """The expected shape in words: `(height, width, channels = 3)`."""
     return "(" + ", ".join(f"{axis} = {sizes[axis]}" if axis in sizes else axis for axis in axes.split()) + ")"
 
-
+# %% ../../nbs/2_foundations/20_arrays.ipynb #e48a760d
 def _as_array(name, value, axes, sizes):
     """`value` as an array with the named axes, or an ArrayError."""
     if isinstance(value, np.ma.MaskedArray):
@@ -34,7 +34,7 @@ def _as_array(name, value, axes, sizes):
     _check_shape(name, array, axes, sizes)
     return array
 
-
+# %% ../../nbs/2_foundations/20_arrays.ipynb #12180fdb
 def _check_shape(name, array, axes, sizes):
     """Raise an ArrayError unless `array` has the named axes, none of them empty, and the sizes given."""
     names = axes.split()
@@ -122,7 +122,7 @@ def _shown(value):
     """A value as it is shown in a message, in one line."""
     return " ".join(repr(value).split())
 
-
+# %% ../../nbs/2_foundations/20_arrays.ipynb #a84c716a
 def positive(name, value):
     """Return `value` as a positive int.
 
@@ -204,3 +204,16 @@ def _number(value):
     if value.size != 1 or value.dtype.kind not in "fiub":
         raise ArrayError(f"function: gave shape {value.shape} of {value.dtype}, but expected one real number; sum it, as in np.sum(g * y)")
     return float(value.reshape(()))
+
+# %% ../../nbs/2_foundations/20_arrays.ipynb #157b35bf
+def as_grad(grad, shape, dtype):
+    """Return `grad`, a slope with respect to an output, in the output's dtype after checking that it has the output's shape.
+
+    Raises
+    ------
+    ArrayError : another shape, integers, `nan` or infinite values.
+    """
+    grad = as_floats("grad", grad, "...")
+    if grad.shape != tuple(shape):
+        raise ArrayError(f"grad: shape {grad.shape}, but expected the output's {tuple(shape)}")
+    return grad.astype(dtype, copy=False)

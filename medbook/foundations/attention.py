@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .arrays import ArrayError, as_floats, as_integers, as_mask, positive
+from .arrays import ArrayError, as_floats, as_grad, as_integers, as_mask, positive
 from .dense import softmax
 
 # %% ../../nbs/2_foundations/27_attention.ipynb #4150855c
@@ -58,14 +58,6 @@ def embedding(tokens, table):
     return table[as_integers("tokens", tokens, "...", high=len(table))]
 
 # %% ../../nbs/2_foundations/27_attention.ipynb #c886fdf5
-def _as_grad(grad, shape, dtype):
-    """`grad` as numbers of the output's kind, or an ArrayError unless it has the output's shape."""
-    grad = as_floats("grad", grad, "...")
-    if grad.shape != shape:
-        raise ArrayError(f"grad: shape {grad.shape}, but expected the output's shape {shape}")
-    return grad.astype(dtype, copy=False)
-
-# %% ../../nbs/2_foundations/27_attention.ipynb #8c7941dc
 def embedding_backward(grad, tokens, table):
     """Slope with respect to the table: each row collects the slopes of all places where its token stands.
 
@@ -81,7 +73,7 @@ def embedding_backward(grad, tokens, table):
     table = as_floats("table", table, "vocabulary features")
     tokens = as_integers("tokens", tokens, "...", high=len(table))
     slope = np.zeros_like(table)
-    np.add.at(slope, tokens, _as_grad(grad, (*tokens.shape, table.shape[1]), table.dtype))
+    np.add.at(slope, tokens, as_grad(grad, (*tokens.shape, table.shape[1]), table.dtype))
     return slope
 
 # %% ../../nbs/2_foundations/27_attention.ipynb #089419d8
@@ -209,7 +201,7 @@ def scaled_dot_product_attention_backward(grad, query, key, value, *, mask=None)
     """
     query, key, value = _as_query_key_value(query, key, value)
     weights = _attend(_scores(query, key), mask)
-    grad = _as_grad(grad, (*query.shape[:-1], value.shape[-1]), weights.dtype)
+    grad = as_grad(grad, (*query.shape[:-1], value.shape[-1]), weights.dtype)
     pull = grad @ value.swapaxes(-1, -2)
     slope = weights * (pull - np.sum(weights * pull, axis=-1, keepdims=True)) * query.shape[-1] ** -0.5
     return slope @ key, slope.swapaxes(-1, -2) @ query, weights.swapaxes(-1, -2) @ grad
@@ -341,7 +333,7 @@ def multi_head_attention_backward(grad, query, key, value, weights, *, mask=None
     (query, key, value), weights, mask = _as_heads(query, key, value, weights, mask)
     heads = _projections(query, key, value, weights)
     found, _ = scaled_dot_product_attention(*heads, mask=mask)
-    grad = _as_grad(grad, (*query.shape[:2], weights.output_kernel.shape[-1]), found.dtype)
+    grad = as_grad(grad, (*query.shape[:2], weights.output_kernel.shape[-1]), found.dtype)
     slope = np.einsum("nto,hvo->nhtv", grad, weights.output_kernel, optimize=True)
     to_query, to_key, to_value = scaled_dot_product_attention_backward(slope, *heads, mask=mask)
     of_query, *ask = _project_backward(to_query, query, weights.query_kernel, weights.query_bias)

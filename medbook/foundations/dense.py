@@ -9,7 +9,7 @@ __all__ = ['dense', 'dense_backward', 'sigmoid', 'sigmoid_backward', 'tanh', 'ta
 # %% ../../nbs/2_foundations/23_dense.ipynb #1e8a0e11
 import numpy as np
 
-from .arrays import ArrayError, as_floats
+from .arrays import ArrayError, as_floats, as_grad
 
 # %% ../../nbs/2_foundations/23_dense.ipynb #dfb44f13
 def dense(x, kernel, bias=None):
@@ -64,19 +64,11 @@ def dense_backward(grad, x, kernel, bias=None):
     ArrayError : as `dense`, or a `grad` that is not shaped as the output.
     """
     x, kernel, bias = _check_dense(x, kernel, bias)
-    grad = _as_grad(grad, x.shape[:-1] + (kernel.shape[1],), np.result_type(x, kernel))
+    grad = as_grad(grad, x.shape[:-1] + (kernel.shape[1],), np.result_type(x, kernel))
     rows = grad.reshape(-1, grad.shape[-1])
     dx = (rows @ kernel.T).reshape(x.shape)
     dkernel = x.reshape(-1, x.shape[-1]).T @ rows
     return dx, dkernel, None if bias is None else rows.sum(axis=0)
-
-# %% ../../nbs/2_foundations/23_dense.ipynb #11cb596c
-def _as_grad(grad, shape, dtype):
-    """`grad` after checking that it is shaped as the output it belongs to, in the output's dtype."""
-    grad = as_floats("grad", grad, "...")
-    if grad.shape != tuple(shape):
-        raise ArrayError(f"grad: shape {grad.shape}, but expected the output's {tuple(shape)}")
-    return grad.astype(dtype, copy=False)
 
 # %% ../../nbs/2_foundations/23_dense.ipynb #b72348d9
 def sigmoid(x):
@@ -108,7 +100,7 @@ def sigmoid_backward(grad, x):
 def _check_activation(x, grad):
     """The argument of an activation and the slope of the loss with respect to its output, after checking both."""
     x = as_floats("x", x, "...", finite=False)
-    return x, _as_grad(grad, x.shape, x.dtype)
+    return x, as_grad(grad, x.shape, x.dtype)
 
 # %% ../../nbs/2_foundations/23_dense.ipynb #8bad2061
 def tanh(x):
@@ -187,7 +179,7 @@ def softmax_backward(grad, x, axis=-1):
     ArrayError : as `softmax`, or a `grad` that is not shaped as x.
     """
     p = softmax(x, axis)
-    grad = _as_grad(grad, p.shape, p.dtype)
+    grad = as_grad(grad, p.shape, p.dtype)
     return p * (grad - (grad * p).sum(axis=axis, keepdims=True))
 
 # %% ../../nbs/2_foundations/23_dense.ipynb #41da11b5
@@ -201,5 +193,5 @@ def log_softmax(x, axis=-1):
 def log_softmax_backward(grad, x, axis=-1):
     """Gradient of `log_softmax`: grad - p · sum of grad along the axis, shaped as x. Errors as `softmax_backward`."""
     p = softmax(x, axis)
-    grad = _as_grad(grad, p.shape, p.dtype)
+    grad = as_grad(grad, p.shape, p.dtype)
     return grad - p * grad.sum(axis=axis, keepdims=True)

@@ -585,6 +585,7 @@ class LSTM(Layer):
         self.units = positive("units", units)
 
     def build(self, shape, rng, dtype="float32"):
+        """Make the weights for samples of `shape`, (time, inputs); return the output's shape."""
         if len(shape) != 2:
             raise ArrayError(f"x: shape (batch, {', '.join(map(str, shape))}), but expected (batch, time, inputs)")
         kernel, recurrent_kernel = (glorot_uniform((rows, 4 * self.units), rng, dtype) for rows in (shape[1], self.units))
