@@ -6,7 +6,7 @@ export MEDBOOK_DATA ?= $(wildcard $(CURDIR)/../shared/data)
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export JUPYTER_PLATFORM_DIRS := 1
 
-.PHONY: help install demo test lab run export readme bench results lint lock chromium clean
+.PHONY: help install engines demo test lab run export readme bench results lint lock chromium clean
 
 help:            ## list the targets
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -20,10 +20,18 @@ $(READY): settings.ini setup.py pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+ENGINES := .venv/.engines
+
+engines: $(ENGINES)  ## JAX and PyTorch beside TensorFlow, for the tests that run on all three
+
+$(ENGINES): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[engines]'
+	@touch $@
+
 demo: install    ## the main job on built-in data: write DICOM, read, split, train, evaluate, report
 	$(BIN)/medbook demo
 
-test: install chromium  ## everything that CI checks
+test: install engines chromium  ## everything that CI checks
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest tests -n 2 --dist worksteal
 

@@ -23,7 +23,7 @@ setup(
     keywords=[word.strip() for word in settings["keywords"].split(",")],
     python_requires=">=" + settings["min_python"],
     install_requires=lines("requirements"),
-    extras_require={"dev": lines("dev_requirements"), "gpu": lines("gpu_requirements")},
+    extras_require={name: lines(f"{name}_requirements") for name in ("dev", "gpu", "engines")},
     packages=find_packages(include=["medbook", "medbook.*"]),
     package_data={"medbook": ["*/templates/*", "*/static/*", "*/cards/*", "lab/*.json", "lab/kernels/*/*.json"]},
     entry_points={"console_scripts": lines("console_scripts"), "nbdev": ["medbook=medbook._modidx:d"]},
