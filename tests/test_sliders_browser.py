@@ -1,4 +1,4 @@
-"""The sliders of part 2 in a real JupyterLab and a real browser: each moves its picture."""
+"""The sliders of part 2 in a real JupyterLab and a real browser: every cell runs in a fresh kernel, and each slider moves its picture."""
 import re
 
 import nbformat
@@ -15,8 +15,10 @@ CHANGED = "([image, before]) => !image.isConnected || image.src !== before"
 
 @pytest.fixture(scope="module")
 def desk():
-    with chromium() as browser, lab() as address:
-        yield browser, address
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv("MEDBOOK_DATA", raising=False)
+        with chromium() as browser, lab() as address:
+            yield browser, address
 
 
 def sliders_of(path):

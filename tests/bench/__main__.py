@@ -11,6 +11,8 @@ os.environ.pop("OPENBLAS_CORETYPE", None)        # NumPy's kernels are those for
 
 import tests.bench as bench  # noqa: E402
 
+GPU = "## On a GPU"          # python -m tests.gpu writes what follows
+
 
 def main(names):
     chosen = names or [module.name for module in pkgutil.iter_modules(bench.__path__) if module.name != "__main__"]
@@ -25,7 +27,9 @@ def main(names):
             print(line, flush=True)
             lines.append(line)
     if not names:
-        Path("BENCHMARKS.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        page = Path("BENCHMARKS.md")
+        _, title, gpu = page.read_text(encoding="utf-8").partition(GPU)
+        page.write_text("\n".join([*lines, ""]) + (f"\n{title}{gpu}" if title else ""), encoding="utf-8")
 
 
 if __name__ == "__main__":
