@@ -1,4 +1,4 @@
-"""Train the small network that the chapters on inspection look into: `python data/nodule_network.py`. Phantoms only; some minutes on two cores."""
+"""Train the small network that the chapters on inspection look into: `python data/nodule_network.py` (phantoms only; five minutes)."""
 import tempfile
 from pathlib import Path
 
