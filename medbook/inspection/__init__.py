@@ -1,10 +1,20 @@
-"""Part 5, inspection: look inside any Keras model."""
+"""Part 5, inspection: look inside any Keras model.
+
+`feature_maps` is a module that can be called: `medbook.inspection.feature_maps(model, images)` calls the function of that name in it.
+"""
 import lazy_loader as _lazy
 
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
-    submodules=["backend", "feature_maps", "attribution", "explorer", "pixel", "viewers"],
+    submodules=["backend", "feature_maps", "attribution", "explorer", "pixel", "perturbation", "viewers"],
     submod_attrs={
-        "backend": ["InspectionError"],
+        "backend": ["InspectionError", "device"],
+        "feature_maps": ["layer_outputs", "quantised_maps", "mosaic", "map_statistics", "example_network"],
+        "attribution": ["saliency", "gradient_times_input", "smooth_grad", "integrated_gradients", "grad_cam", "grad_cam_plus_plus", "score_cam",
+                        "occlusion", "rise"],
+        "explorer": ["FeatureExplorer"],
+        "pixel": ["explain_pixel", "receptive_field"],
+        "perturbation": ["Perturbation", "perturb", "sweep"],
+        "viewers": ["SliceViewer", "ThresholdExplorer"],
     },
 )
