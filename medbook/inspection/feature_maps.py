@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['BOUNDS', 'Record', 'shown_whole', 'Recorder', 'tensors', 'recording', 'named', 'run_recorded', 'Probe', 'LayerOutput',
-           'parts_of', 'cached', 'first_line', 'check_shape', 'hint', 'as_batch', 'as_numbers', 'spec_of',
-           'layer_outputs', 'find_layer', 'same_name', 'chosen_layers', 'device_maps', 'feature_maps',
-           'warn_if_not_finite', 'Quantised', 'quantised', 'quantised_maps', 'as_pictures', 'unit_range', 'mosaic',
-           'saturation_bounds', 'map_statistics', 'layer_paths', 'kernel_pictures', 'show_maps', 'example_network']
+           'parts_of', 'cached', 'first_line', 'fits', 'hint', 'check_shape', 'inputs_of', 'as_numbers', 'as_batch',
+           'spec_of', 'warn_of_weights', 'layer_outputs', 'find_layer', 'same_name', 'chosen_layers', 'device_maps',
+           'feature_maps', 'warn_if_not_finite', 'Quantised', 'quantised', 'quantised_maps', 'as_pictures',
+           'unit_range', 'mosaic', 'saturation_bounds', 'map_statistics', 'layer_paths', 'kernel_pictures', 'show_maps',
+           'example_network']
 
 # %% ../../nbs/5_inspection/51_feature_maps.ipynb #77c6237a
 import collections
@@ -167,21 +168,61 @@ def first_line(error):
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
 
 # %% ../../nbs/5_inspection/51_feature_maps.ipynb #8b009ad2
-def check_shape(model, spec, array):
-    """Raise `InspectionError` unless `array` fits one input of the model: as many axes, and each of the length that the model knows."""
-    shape = tuple(spec.shape)
-    if len(array.shape) != len(shape) or any(want not in (None, have) for want, have in zip(shape[1:], array.shape[1:], strict=True)):
-        takes = ", ".join(map(str, shape[1:]))
-        raise InspectionError(f"images have shape {array.shape}, but model {model.name!r} takes (batch, {takes}){hint(array.shape, shape)}")
+def fits(have, want):
+    """Whether a shape is as wanted, where None stands for any length."""
+    return len(have) == len(want) and all(length in (None, got) for got, length in zip(have, want, strict=True))
 
 # %% ../../nbs/5_inspection/51_feature_maps.ipynb #d8b202f8
 def hint(have, want):
-    """What to write when only the axis of the batch or of the channels is missing."""
-    if have == want[1:]:
+    """What to write where an axis is missing, or the channels stand before the rows."""
+    if fits(have, want[1:]):
         return "; write images[None] for a single image"
-    return "; write images[..., None] for grey images without a channel axis" if have[1:] == want[1:-1] else ""
+    if fits((*have[:1], *have[2:], *have[1:2]), want):
+        return "; write np.moveaxis(images, 1, -1) to bring the channels to the end"
+    if want[-1] == 1 and fits(have[1:], want[1:-1]):
+        return "; write images[..., None] for grey images without a channel axis"
+    return "; write images[None, ..., None] for one grey image" if want[-1] == 1 and fits(have, want[1:-1]) else ""
 
 # %% ../../nbs/5_inspection/51_feature_maps.ipynb #248b1433
+def check_shape(model, spec, array):
+    """Raise `InspectionError` unless `array` fits one input of the model: as many axes, and each of the length that the model knows."""
+    want = (None, *spec.shape[1:])
+    if not fits(array.shape, want):
+        takes = ", ".join("any" if length is None else str(length) for length in want[1:])
+        raise InspectionError(f"images have shape {array.shape}, but model {model.name!r} takes (batch, {takes}){hint(array.shape, want)}")
+
+# %% ../../nbs/5_inspection/51_feature_maps.ipynb #d8ff7cf1
+def inputs_of(model, images):
+    """The model's inputs in the order of `tree.flatten(images)`; none for a model that does not declare any.
+
+    Raises `InspectionError` where there are more or fewer, or other names.
+    """
+    inputs = list(getattr(model, "inputs", None) or [])
+    if inputs and isinstance(images, dict):
+        given = getattr(model, "input", None)
+        known = given if isinstance(given, dict) else {one.name: one for one in inputs}
+        if set(known) != set(images):
+            raise InspectionError(f"model {model.name!r} has inputs {sorted(known)}, {sorted(images)} were given")
+        inputs = tree.flatten(dict(known))
+    if inputs and len(inputs) != len(tree.flatten(images)):
+        more = "; write np.stack(images) for a list of images" if len(inputs) == 1 else ""
+        raise InspectionError(f"model {model.name!r} has {len(inputs)} inputs, {len(tree.flatten(images))} were given{more}")
+    return inputs
+
+# %% ../../nbs/5_inspection/51_feature_maps.ipynb #81ba2a93
+def as_numbers(images):
+    """An array that a model can take: float64 becomes float32; raises `InspectionError` for an empty batch, text, NaN and infinity."""
+    array = to_numpy(images) if keras.ops.is_tensor(images) else np.asarray(images)
+    if array.dtype.kind not in "fiub":
+        raise InspectionError(f"images must be numbers, not {array.dtype}")
+    if array.ndim == 0 or array.size == 0:
+        raise InspectionError(f"no images: an array of shape {array.shape}" if array.ndim else "expected arrays of images, not numbers")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InspectionError("images hold NaN or infinity; see medbook.images for ways to fill missing pixels")
+    too_fine = array.dtype.kind == "f" and array.itemsize > 4 and keras.config.floatx() != "float64"
+    return array.astype("float32") if too_fine else array
+
+# %% ../../nbs/5_inspection/51_feature_maps.ipynb #701d7079
 def as_batch(model, images):
     """Images as arrays that `model` takes, structured as given: one array, or a list or dict of arrays for several inputs.
 
@@ -191,27 +232,13 @@ def as_batch(model, images):
         raise InspectionError(f"expected a keras.Model, not {type(model).__name__}")
     if not model.built:
         raise InspectionError(f"model {model.name!r} has no weights yet: build it, or call it once on a batch of images")
-    images = tree.map_structure(np.asarray, images)
-    arrays, specs = tree.flatten(images), getattr(model, "inputs", None) or []
-    if specs and len(specs) != len(arrays):
-        raise InspectionError(f"model {model.name!r} has {len(specs)} inputs, {len(arrays)} were given")
-    if isinstance(images, dict) and specs:
-        unknown = set(images) ^ {spec.name for spec in specs}
-        specs = [] if unknown else [next(spec for spec in specs if spec.name == name) for name in sorted(images)]
-    for spec, array in zip(specs, arrays, strict=False):
+    images = tree.map_structure(as_numbers, images)
+    arrays = tree.flatten(images)
+    for spec, array in zip(inputs_of(model, images), arrays, strict=False):
         check_shape(model, spec, array)
-    return tree.map_structure(as_numbers, images)
-
-# %% ../../nbs/5_inspection/51_feature_maps.ipynb #d8ff7cf1
-def as_numbers(array):
-    """An array that a model can take: float64 becomes float32; raises `InspectionError` for an empty batch, text, NaN and infinity."""
-    if array.dtype.kind not in "fiub":
-        raise InspectionError(f"images must be numbers, not {array.dtype}")
-    if array.ndim == 0 or array.size == 0:
-        raise InspectionError(f"no images: the array has shape {array.shape}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InspectionError("images hold NaN or infinity; see medbook.images for ways to fill missing pixels")
-    return array.astype(keras.config.floatx()) if array.dtype == np.float64 else array
+    if len({len(array) for array in arrays}) != 1:
+        raise InspectionError(f"every input needs as many images as the others, not {[len(array) for array in arrays]}")
+    return images
 
 # %% ../../nbs/5_inspection/51_feature_maps.ipynb #17c49a07
 def spec_of(images):
@@ -219,6 +246,14 @@ def spec_of(images):
     return tuple((array.shape[1:], str(array.dtype)) for array in tree.flatten(images))
 
 # %% ../../nbs/5_inspection/51_feature_maps.ipynb #48518a32
+def warn_of_weights(model):
+    """Warn where a weight is NaN or infinite, and name the first layer that holds one."""
+    for variable in model.variables:
+        if variable.dtype.startswith(("float", "bfloat")) and not np.isfinite(to_numpy(keras.ops.convert_to_tensor(variable))).all():
+            warnings.warn(f"weight {variable.path!r} of model {model.name!r} is not finite (NaN or infinity)", stacklevel=5)
+            return
+
+# %% ../../nbs/5_inspection/51_feature_maps.ipynb #59873306
 def layer_outputs(model, images):
     """Every layer of a model as a dict path → `LayerOutput`, in the order in which the layers run; no number is computed.
 
@@ -232,11 +267,12 @@ def layer_outputs(model, images):
     InspectionError : see `as_batch`; also when the model cannot run on such images.
     """
     images = as_batch(model, images)
-    return cached(model, ("outputs", spec_of(images)), lambda: _layer_outputs(model, images))
+    return dict(cached(model, ("outputs", spec_of(images)), lambda: _layer_outputs(model, images)))
 
-# %% ../../nbs/5_inspection/51_feature_maps.ipynb #59873306
+# %% ../../nbs/5_inspection/51_feature_maps.ipynb #d2f3dc9f
 def _layer_outputs(model, images):
-    """`layer_outputs` for a checked batch."""
+    """`layer_outputs` for a checked batch. Warns once of weights that are not finite."""
+    warn_of_weights(model)
     probe = Probe(model)
     try:
         specs = probe.compute_output_spec(tree.map_structure(lambda one: keras.KerasTensor((1, *one.shape[1:]), str(one.dtype)), images))
@@ -313,8 +349,9 @@ def feature_maps(model, images, layers=None, *, batch_size=32):
         returned, with a warning that names the first.
     """
     images = as_batch(model, images)
-    count = len(tree.flatten(images)[0])
-    parts = []
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise InspectionError(f"batch_size: expected a positive integer, not {batch_size!r}")
+    count, parts = len(tree.flatten(images)[0]), []
     for start in range(0, count, batch_size):
         output, maps = device_maps(model, tree.map_structure(lambda one: one[start:start + batch_size], images), layers)  # noqa: B023
         parts.append({path: to_numpy(tensor) for path, tensor in maps.items()})
@@ -322,9 +359,14 @@ def feature_maps(model, images, layers=None, *, batch_size=32):
     return parts[0] if len(parts) == 1 else {path: np.concatenate([part[path] for part in parts]) for path in parts[0]}
 
 # %% ../../nbs/5_inspection/51_feature_maps.ipynb #bf8c673b
+def _array(tensor):
+    """A tensor or an array as an array."""
+    return tensor if isinstance(tensor, np.ndarray) else to_numpy(tensor)
+
+# %% ../../nbs/5_inspection/51_feature_maps.ipynb #cbb65b64
 def warn_if_not_finite(output, maps):
     """Warn when the model's output is not finite, and name the first map that is not."""
-    if all(np.isfinite(to_numpy(tensor)).all() for tensor in tensors(output)):
+    if all(np.isfinite(values).all() for values in map(_array, tensors(output)) if values.dtype.kind == "f"):
         return
     first = next((path for path, values in maps.items() if not np.isfinite(values).all()), None)
     where = f"; the first such map is that of {first!r}" if first else ""
@@ -388,7 +430,8 @@ def quantised_maps(model, images, layers=None):
 
     output, maps = cached(model, ("bytes", paths), lambda: compiled(forward, model))(images)
     maps = {path: Quantised(*map(to_numpy, parts)) for path, parts in zip(paths, maps, strict=True)}
-    warn_if_not_finite(output, {path: one.low for path, one in maps.items()})
+    ends = {path: one.low for path, one in maps.items()}
+    warn_if_not_finite([output, ends], ends)
     return tree.map_structure(to_numpy, output), maps
 
 # %% ../../nbs/5_inspection/51_feature_maps.ipynb #90168ca7
