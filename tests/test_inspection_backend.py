@@ -1,0 +1,107 @@
+"""Chapter 50: compiled functions follow the weights, and slopes are those of calculus, whichever engine runs (KERAS_BACKEND)."""
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medbook.inspection import backend as b
+
+quick = settings(max_examples=12, deadline=None, derandomize=True)
+
+
+def dense(seed=0, activation=None):
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, activation=activation), keras.layers.Dense(2)])
+
+
+def by_hand(model, x):
+    for layer in model.layers:
+        kernel, bias = layer.get_weights()
+        x = x @ kernel + bias
+        x = np.tanh(x) if layer.activation is keras.activations.tanh else x
+    return x
+
+
+@quick
+@given(st.integers(0, 2**16), st.integers(1, 5))
+def test_compiled_equals_the_sums_written_out_and_follows_new_weights(seed, count):
+    model, rng = dense(seed, "tanh"), np.random.default_rng(seed)
+    run, x = b.compiled(lambda x: model(x, training=False), model), rng.normal(size=(count, 3)).astype("float32")
+    for _ in range(2):
+        np.testing.assert_allclose(b.to_numpy(run(x)), by_hand(model, x), rtol=1e-4, atol=1e-5)
+        model.set_weights([rng.normal(size=weight.shape) for weight in model.get_weights()])
+    model.layers[0].kernel.assign(np.zeros((3, 4)))
+    assert np.ptp(b.to_numpy(run(rng.normal(size=(4, 3)).astype("float32"))), axis=0).max() < 1e-6      # the image no longer matters
+
+
+def test_compiled_takes_and_gives_lists_and_dicts():
+    model = dense()
+    x = np.eye(3, dtype="float32")
+    run = b.compiled(lambda pair, more: {"sum": [model(pair["b"]) + model(pair["a"]), more * 2]}, model)
+    found = run({"a": x, "b": 2 * x}, np.float32(4))
+    np.testing.assert_allclose(b.to_numpy(found["sum"][0]), by_hand(model, x) + by_hand(model, 2 * x), atol=1e-5)
+    assert float(b.to_numpy(found["sum"][1])) == 8
+
+
+@quick
+@given(st.integers(0, 2**16), st.sampled_from(["tanh", "sigmoid", "softplus"]))
+def test_slopes_equal_finite_differences(seed, activation):
+    model, rng = dense(seed, activation), np.random.default_rng(seed)
+    x, weights = rng.normal(size=(2, 3)).astype("float32"), rng.normal(size=(2, 2)).astype("float32")
+    slope = b.gradient(lambda x, w: (keras.ops.sum(model(x) * w), model(x)), model)
+    slopes, scores = slope(x, weights)
+    run, found = b.compiled(lambda x: model(x), model), np.zeros((2, 3))
+    for place in np.ndindex(2, 3):
+        step = np.zeros((2, 3), "float32")
+        step[place] = 1e-2
+        found[place] = np.sum((b.to_numpy(run(x + step)) - b.to_numpy(run(x - step))) * weights) / 2e-2
+    np.testing.assert_allclose(b.to_numpy(slopes), found, rtol=1e-2, atol=2e-3)
+    np.testing.assert_allclose(b.to_numpy(scores), b.to_numpy(run(x)), atol=1e-6)
+
+
+def test_slope_by_hand_and_after_new_weights():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, activation="relu")])
+    slope = b.gradient(lambda x: (keras.ops.sum(model(x)), []), model)
+    for kernel in ([3.0, -1.0], [0.5, 2.0]):
+        model.set_weights([np.array(kernel)[:, None], np.zeros(1)])
+        slopes, extras = slope(np.array([[1, 1], [-5, -5]], "float32"))
+        assert b.to_numpy(slopes).tolist() == [kernel, [0, 0]] and extras == []          # ReLU: open above zero, shut below
+
+
+def test_slopes_by_several_inputs_and_zero_where_nothing_depends():
+    model = dense()
+    slope = b.gradient(lambda pair: (keras.ops.sum(model(pair["used"])[:, 0]), {"other": pair["unused"] * 2}), model)
+    slopes, extras = slope({"used": np.ones((1, 3), "float32"), "unused": np.full((1, 2), 3, "float32")})
+    first, second = (layer.get_weights()[0] for layer in model.layers)
+    np.testing.assert_allclose(b.to_numpy(slopes["used"])[0], (first @ second)[:, 0], rtol=1e-5, atol=1e-6)
+    assert b.to_numpy(slopes["unused"]).tolist() == [[0, 0]] and b.to_numpy(extras["other"]).tolist() == [[6, 6]]
+
+
+def test_batch_norm_and_dropout_rest_while_one_looks():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.BatchNormalization(), keras.layers.Dropout(0.5), keras.layers.Dense(1)])
+    before, x = model.get_weights(), np.random.default_rng(0).normal(5, 1, (8, 3)).astype("float32")
+    run = b.compiled(lambda x: model(x, training=False), model)
+    assert np.array_equal(b.to_numpy(run(x)), b.to_numpy(run(x)))
+    b.gradient(lambda x: (keras.ops.sum(model(x, training=False)), []), model)(x)
+    assert all(map(np.array_equal, before, model.get_weights()))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int32", "uint8", "bool"])
+def test_to_numpy_keeps_values_and_shape(dtype):
+    values = np.array([[0, 1], [1, 1], [1, 0]])
+    found = b.to_numpy(keras.ops.cast(values, dtype))
+    assert found.shape == (3, 2) and found.tolist() == values.tolist()
+    assert found.dtype == ("float32" if dtype == "bfloat16" else dtype)
+
+
+def test_to_numpy_outlives_its_tensor():
+    held = [b.to_numpy(keras.ops.full((1000,), float(number))) for number in range(50)]
+    assert [set(array.tolist()) for array in held] == [{float(number)} for number in range(50)]
+
+
+def test_engine_and_device_are_named(monkeypatch):
+    assert b.engine() == keras.backend.backend() and b.device().startswith(b.ENGINES[b.engine()] + " on ")
+    monkeypatch.setattr(keras.backend, "backend", lambda: "numpy")
+    with pytest.raises(b.InspectionError, match="tensorflow, jax, torch; KERAS_BACKEND is 'numpy'"):
+        b.engine()
