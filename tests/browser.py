@@ -26,7 +26,6 @@ from urllib.parse import urlsplit
 import nbformat
 import numpy as np
 from PIL import Image
-from playwright.sync_api import TimeoutError
 
 from tests.pictures import ROOT
 
@@ -173,15 +172,17 @@ ENDED = """done => document.querySelector("[data-mime-type='application/vnd.jupy
     || [...document.querySelectorAll('.jp-OutputArea-output')].some(area => area.textContent.trim() === done)"""
 
 
+# JupyterLab calls a notebook idle before it has a kernel, and asks for one in a dialog when cells are run then
+READY = """() => document.querySelector('.jp-KernelName')?.textContent.includes('Python')
+    && document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle'"""
+
+
 def _run_in_lab(page):
-    """Run all cells of the notebook that JupyterLab shows, once its kernel is there; ask again where the front end was not ready."""
-    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=120_000, state="attached")
-    for _ in range(4):
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        with contextlib.suppress(TimeoutError):
-            return page.wait_for_function(STARTED, timeout=10_000)
-    raise TimeoutError("JupyterLab did not run the cells")
+    """Run all cells of the notebook that JupyterLab shows, once its kernel is there."""
+    page.wait_for_function(READY, timeout=120_000)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    page.wait_for_function(STARTED, timeout=30_000)
 
 
 @contextlib.contextmanager
