@@ -404,8 +404,8 @@ def slice_facts(volume, packed, spacing, units, names, title):
     planes, last_on_top = plane_names(_orientation(volume))
     return {"shape": list(packed.codes.shape), "bytes": packed.codes.dtype.itemsize, "scale": packed.scale, "low": packed.low,
             "error": packed.error, "spacing": list(spacing), "known": known, "title": str(title),
-            "units": "" if units == "a.u." else str(units), "planes": list(planes), "lastOnTop": last_on_top, "masks": names, "colours": [list(colour) for colour in COLOURS],
-            "notes": [*getattr(volume, "notes", []), *([note] if note else [])]}
+            "units": "" if units == "a.u." else str(units), "planes": list(planes), "lastOnTop": last_on_top, "masks": names,
+            "colours": [list(colour) for colour in COLOURS], "notes": [*getattr(volume, "notes", []), *([note] if note else [])]}
 
 # %% ../../nbs/5_inspection/56_viewers.ipynb #524ee43b
 def slice_alt(facts, plane, place, centre, width):
