@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['SQRT2', 'FORMULAS', 'MERGES', 'REACH', 'RULES', 'STORIES', 'Story', 'weight', 'spans', 'gather', 'box_of', 'all_of',
            'windows', 'as_tables', 'notes', 'padding_note', 'softmax_steps', 'name_of', 'activated', 'finished',
-           'with_bias', 'convolution', 'channel_sums', 'depthwise', 'separable', 'transposed_taps', 'transposed',
-           'pooling', 'global_pooling', 'pooled', 'dense', 'place_of', 'along', 'softmax_story', 'activation_layer',
-           'softmax_layer', 'relu_layer', 'slope_layer', 'elu_layer', 'normalised', 'optional', 'batch_normalisation',
-           'layer_normalisation', 'from_group', 'group_normalisation', 'merged', 'concatenated', 'copied', 'upsampled',
-           'rescaled', 'whole', 'clipped', 'whole_rule', 'same_rule', 'channels_rule', 'window_rule', 'input_channels',
-           'transposed_rule', 'global_rule', 'axes_rule', 'group_rule', 'activation_rule', 'dense_rule', 'reshape_rule',
-           'shape_after', 'permute_rule', 'offsets', 'padding_rule', 'cropping_rule', 'upsampling_rule', 'join_rule',
-           'for_all', 'known', 'Node', 'Wiring', 'joined', 'wiring', 'union', 'parent_of', 'trace_back', 'step_back',
-           'unknown', 'receptive_field', 'fields_of', 'check_index', 'LayerTensors', 'one_layer', 'layer_tensors',
-           'PixelArithmetic', 'as_json', 'on_cpu', 'tolerance_of', 'title_of', 'untold', 'story_of', 'explain_in',
-           'explain_pixel']
+           'with_bias', 'convolution', 'channel_sums', 'each_channel', 'depthwise', 'separable', 'transposed_taps',
+           'transposed', 'pooling', 'global_pooling', 'pooled', 'dense', 'place_of', 'along', 'softmax_story',
+           'activation_layer', 'softmax_layer', 'relu_layer', 'slope_layer', 'elu_layer', 'normalised', 'optional',
+           'batch_normalisation', 'layer_normalisation', 'from_group', 'group_normalisation', 'merged', 'concatenated',
+           'copied', 'upsampled', 'rescaled', 'whole', 'clipped', 'whole_rule', 'same_rule', 'channels_rule',
+           'window_rule', 'input_channels', 'transposed_rule', 'global_rule', 'axes_rule', 'group_rule',
+           'activation_rule', 'dense_rule', 'reshape_rule', 'shape_after', 'permute_rule', 'offsets', 'padding_rule',
+           'cropping_rule', 'upsampling_rule', 'join_rule', 'for_all', 'known', 'Node', 'Wiring', 'joined', 'wiring',
+           'union', 'parent_of', 'trace_back', 'step_back', 'unknown', 'receptive_field', 'fields_of', 'check_index',
+           'LayerTensors', 'one_layer', 'layer_tensors', 'PixelArithmetic', 'as_json', 'on_cpu', 'tolerance_of',
+           'title_of', 'untold', 'story_of', 'explain_in', 'explain_pixel']
 
 # %% ../../nbs/5_inspection/54_pixel.ipynb #cea20ac0
 import functools
@@ -215,6 +215,11 @@ def channel_sums(patch, kernel, products):
     return sums, tables, notes(f"channel {best} of {channels} shown, the one that adds most", note)
 
 # %% ../../nbs/5_inspection/54_pixel.ipynb #9b8d43a3
+def each_channel(patch, kernel):
+    """Every channel's own sums over a window: patch (…, channels), kernel (…, channels, multiplier) → (channels · multiplier,)."""
+    return np.einsum("kc,kcm->cm", patch.reshape(-1, patch.shape[-1]), kernel.reshape(-1, *kernel.shape[-2:])).ravel()
+
+# %% ../../nbs/5_inspection/54_pixel.ipynb #c3182e6d
 def depthwise(layer, inputs, index):
     """A pixel of DepthwiseConv1D or 2D: Σ over the taps of its one channel of patch · kernel, plus bias, then the activation."""
     values, kernel, unit = inputs[0], weight(layer, "kernel"), index[-1]
@@ -224,7 +229,7 @@ def depthwise(layer, inputs, index):
 
     def vector():
         """The numbers before the activation, all channels."""
-        return with_bias(layer, np.einsum("...c,...cm->cm", patch, kernel).ravel())
+        return with_bias(layer, each_channel(patch, kernel))
 
     own, taps = patch[..., unit // multiplier], kernel[..., unit // multiplier, unit % multiplier]
     tables, note = as_tables(patch=own, kernel=taps, product=own * taps)
@@ -233,14 +238,14 @@ def depthwise(layer, inputs, index):
                  notes(f"channel {unit // multiplier} alone", note, padding_note(places, values.shape)), box_of(places),
                  np.abs(own * taps).sum())
 
-# %% ../../nbs/5_inspection/54_pixel.ipynb #c3182e6d
+# %% ../../nbs/5_inspection/54_pixel.ipynb #4b9db864
 def separable(layer, inputs, index):
     """A pixel of SeparableConv1D or 2D: each channel's own sum over its taps, then a weighted sum over what these give."""
     values, kernel, mix = inputs[0], weight(layer, "depthwise_kernel"), weight(layer, "pointwise_kernel")
     mix, unit = mix.reshape(mix.shape[-2:]), index[-1]
     places = windows(layer, values.shape, index)
     patch = gather(values, places)
-    middle = np.einsum("...c,...cm->cm", patch, kernel).ravel()
+    middle = each_channel(patch, kernel)
     terms = middle * mix[:, unit]
     best, multiplier = int(np.argmax(np.abs(terms))), kernel.shape[-1]
     own, taps = patch[..., best // multiplier], kernel[..., best // multiplier, best % multiplier]
@@ -281,7 +286,7 @@ def transposed(layer, inputs, index):
 
     def vector():
         """The numbers before the activation, all filters."""
-        return with_bias(layer, np.einsum("...c,...fc->f", patch, used))
+        return with_bias(layer, np.einsum("kc,kfc->f", patch.reshape(-1, patch.shape[-1]), used.reshape(-1, *used.shape[-2:])))
 
     return Story("convolution", finished(layer, sums, unit, vector), tables,
                  notes("transposed: inputs that stamp this place, and the taps they stamp it with", note), box,
@@ -417,9 +422,9 @@ def normalised(x, mean, variance, gamma, beta, words):
 
 # %% ../../nbs/5_inspection/54_pixel.ipynb #86362896
 def optional(layer, name, place):
-    """One entry of a weight that a layer may not have; else None."""
+    """One entry of a weight, counted row by row, that a layer may not have; else None."""
     values = getattr(layer, name, None)
-    return None if values is None else float(to_numpy(keras.ops.cast(values, "float32"))[place])
+    return None if values is None else float(np.ravel(to_numpy(keras.ops.cast(values, "float32")))[place])
 
 # %% ../../nbs/5_inspection/54_pixel.ipynb #eaba2659
 def batch_normalisation(layer, inputs, index):
@@ -441,7 +446,7 @@ def layer_normalisation(layer, inputs, index):
     values = inputs[0].astype(np.float64)
     axes = [a - 1 if a > 0 else a + values.ndim for a in ([layer.axis] if isinstance(layer.axis, int) else layer.axis)]
     group = values[tuple(slice(None) if a in axes else place for a, place in enumerate(index))]
-    place = tuple(index[a] for a in sorted(axes))
+    place = int(np.ravel_multi_index([index[a] for a in sorted(axes)], [values.shape[a] for a in sorted(axes)]))
     return from_group(layer, float(values[index]), group, place, f"of {group.size} numbers", index)
 
 # %% ../../nbs/5_inspection/54_pixel.ipynb #f9610c1e
