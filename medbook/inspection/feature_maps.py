@@ -12,6 +12,7 @@ __all__ = ['BOUNDS', 'Record', 'shown_whole', 'Recorder', 'tensors', 'recording'
 
 # %% ../../nbs/5_inspection/51_feature_maps.ipynb #77c6237a
 import collections
+import collections.abc
 import contextlib
 import difflib
 import importlib.resources
@@ -164,8 +165,9 @@ def cached(model, key, make):
 
 # %% ../../nbs/5_inspection/51_feature_maps.ipynb #2c02ec25
 def first_line(error):
-    """What an error says, on one line of at most 300 characters."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+    """What an error says, on one line of at most 300 characters; of one that Keras has wrapped, what was said first."""
+    text = str(error).rpartition("\x1b[1m")[2].split("\x1b[0m")[0].rpartition("Error encountered:")[2]
+    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)[:300]
 
 # %% ../../nbs/5_inspection/51_feature_maps.ipynb #8b009ad2
 def fits(have, want):
@@ -249,7 +251,7 @@ def spec_of(images):
 def warn_of_weights(model):
     """Warn where a weight is NaN or infinite, and name the first layer that holds one."""
     for variable in model.variables:
-        if variable.dtype.startswith(("float", "bfloat")) and not np.isfinite(to_numpy(keras.ops.convert_to_tensor(variable))).all():
+        if variable.dtype.startswith(("float", "bfloat")) and not keras.ops.all(keras.ops.isfinite(variable)):
             warnings.warn(f"weight {variable.path!r} of model {model.name!r} is not finite (NaN or infinity)", stacklevel=5)
             return
 
@@ -310,8 +312,8 @@ def chosen_layers(outputs, layers):
     """The paths of `layers`: all of them for None, one for a name, else one for each entry."""
     if layers is None:
         return tuple(outputs)
-    one = isinstance(layers, (str, keras.Operation))
-    return tuple(find_layer(outputs, layer) for layer in ([layers] if one else layers))
+    several = isinstance(layers, collections.abc.Iterable) and not isinstance(layers, str)
+    return tuple(find_layer(outputs, layer) for layer in (layers if several else [layers]))
 
 # %% ../../nbs/5_inspection/51_feature_maps.ipynb #fb0fc5aa
 def device_maps(model, images, layers=None):
