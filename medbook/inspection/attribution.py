@@ -8,24 +8,28 @@ __all__ = ['SQUASHING', 'Task', 'Answer', 'output_shape', 'score_weights', 'chos
            'fixed', 'task_scores', 'scores', 'slopes', 'summed', 'saliency', 'gradient_times_input', 'mean_slopes',
            'over_points', 'smooth_grad', 'baseline_like', 'integrated_gradients', 'fits_image', 'cam_layer', 'added',
            'layer_slopes', 'hats', 'enlarged', 'weighted_maps', 'places', 'mean_weights', 'grad_cam',
-           'plus_plus_weights', 'grad_cam_plus_plus', 'fill_for', 'masked_scores', 'to_masks', 'liveliest', 'score_cam',
+           'plus_plus_weights', 'grad_cam_plus_plus', 'slopes_themselves', 'hires_cam', 'fill_for', 'foldable',
+           'folded_convolution', 'folded', 'folding', 'masked_scores', 'to_masks', 'liveliest', 'score_cam',
            'layer_maps', 'starts', 'per_axis', 'occlusion', 'spatial', 'patches', 'rise_draws', 'rise_masks', 'rise',
            'Completeness', 'completeness', 'Curves', 'ranks', 'deletion_insertion', 'shown_ranks', 'PointingGame',
            'inside', 'pointing_game', 'twin_of', 'shuffle_weights', 'layers_from_top', 'rank_correlation',
            'randomisation_check', 'overlay', 'as_grey', 'show_attribution']
 
 # %% ../../nbs/5_inspection/52_attribution.ipynb #c6881ddf
+import contextlib
 import itertools
 import math
 import re
+import threading
 from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
 from keras import tree
 
-from .backend import InspectionError, compiled, gradient, to_numpy
+from .backend import InspectionError, compiled, engine, gradient, to_numpy
 from medbook.inspection.feature_maps import (
+    _one_at_a_time,
     as_batch,
     cached,
     device_maps,
@@ -43,6 +47,7 @@ class Task:
     """A question to a model: its inputs as a flat list, how the model wants them packed, which of them is explained, and what is scored.
 
     `weights` (batch, …) as the model's output: the score of an image is the sum of output times weights; None means the highest class.
+    `shape` is that of the output for one image.
     """
     model: keras.Model
     arrays: list
@@ -50,6 +55,7 @@ class Task:
     place: int
     weights: np.ndarray | None = None
     logits: bool = False
+    shape: tuple = ()
 
     @property
     def images(self):
@@ -80,12 +86,17 @@ class Answer(keras.Operation):
 # %% ../../nbs/5_inspection/52_attribution.ipynb #a79af9f6
 def output_shape(model, images):
     """The shape of a model's output without the batch axis; raises `InspectionError` where there are several outputs."""
-    layer_outputs(model, images)                                          # says what is wrong where the model cannot run
-    specs = tree.map_structure(lambda one: keras.KerasTensor((1, *one.shape[1:]), str(one.dtype)), images)
-    found = tree.flatten(cached(model, ("answer", spec_of(images)), lambda: Answer(model).compute_output_spec(specs)))
+    found = cached(model, ("answer", spec_of(images)), lambda: _answers(model, images))
     if len(found) != 1:
         raise InspectionError(f"model {model.name!r} has {len(found)} outputs; explain one: keras.Model(model.inputs, model.outputs[0])")
     return tuple(found[0].shape[1:])
+
+# %% ../../nbs/5_inspection/52_attribution.ipynb #85ebed37
+def _answers(model, images):
+    """What the model returns, as a list of tensors without numbers."""
+    layer_outputs(model, images)                                          # says what is wrong where the model cannot run
+    specs = tree.map_structure(lambda one: keras.KerasTensor((1, *one.shape[1:]), str(one.dtype)), images)
+    return tree.flatten(Answer(model).compute_output_spec(specs))
 
 # %% ../../nbs/5_inspection/52_attribution.ipynb #c2ef60e4
 def score_weights(target, shape, count):
@@ -185,9 +196,10 @@ def asked(model, images, target=None, *, logits=False, input=None):
     """A checked `Task`; see `score_weights` for targets, `chosen_input` for inputs and `as_batch` for images."""
     images = as_batch(model, images)
     place, arrays = chosen_input(model, images, input), tree.flatten(images)
-    weights = score_weights(target, output_shape(model, images), len(arrays[0]))
+    shape = output_shape(model, images)
+    weights = score_weights(target, shape, len(arrays[0]))
     arrays[place] = arrays[place].astype(keras.config.floatx(), copy=False)             # whole numbers have no slopes
-    return Task(model, arrays, tree.map_structure(lambda _: 0, images), place, weights, bool(logits))
+    return Task(model, arrays, tree.map_structure(lambda _: 0, images), place, weights, bool(logits), shape)
 
 # %% ../../nbs/5_inspection/52_attribution.ipynb #5cad43cb
 def part(task, rows):
@@ -429,13 +441,12 @@ def cam_layer(task, layer=None):
     None takes the last layer whose output has the image's spatial axes. A layer that does not, or a name that several have, is an
     `InspectionError`; so is None for a dense output or for several image-like inputs, where the last layer may be the wrong one.
     """
-    packed_ = tree.pack_sequence_as(task.packing, task.arrays)
-    outputs = layer_outputs(task.model, packed_)
+    outputs = layer_outputs(task.model, tree.pack_sequence_as(task.packing, task.arrays))
     fit = [path for path, output in outputs.items() if fits_image(output.shape, task.images.shape)]
     if not fit:
         raise InspectionError(f"no layer of model {task.model.name!r} keeps the image's spatial axes; try saliency or occlusion")
     if layer is None:
-        return _last_layer(task, outputs, fit, output_shape(task.model, packed_))
+        return _last_layer(task, outputs, fit)
     path = find_layer(outputs, layer)
     if path not in fit:
         raise InspectionError(f"layer {path!r} gives {outputs[path].shape}, no map with the image's {task.images.ndim - 2} spatial axes; "
@@ -443,10 +454,10 @@ def cam_layer(task, layer=None):
     return path, outputs[path].shape
 
 # %% ../../nbs/5_inspection/52_attribution.ipynb #6eca3fce
-def _last_layer(task, outputs, fit, shape):
+def _last_layer(task, outputs, fit):
     """The default of `cam_layer`."""
-    if len(shape) > 1:
-        raise InspectionError(f"the model's output is itself a map, {shape}: name the layer, such as {fit[len(fit) // 2]!r}")
+    if len(task.shape) > 1:
+        raise InspectionError(f"the model's output is itself a map, {task.shape}: name the layer, such as {fit[len(fit) // 2]!r}")
     if sum(array.ndim > 2 for array in task.arrays) > 1:
         raise InspectionError(f"the model has several image-like inputs: name the layer, one of {', '.join(fit[-8:])}")
     return fit[-1], outputs[fit[-1]].shape
@@ -568,6 +579,20 @@ def grad_cam_plus_plus(model, images, *, target=None, layer=None, logits=False, 
     return weighted_maps(model, images, plus_plus_weights, target=target, layer=layer, logits=logits, input=input, relu=relu,
                          upsample=upsample, batch_size=batch_size)
 
+# %% ../../nbs/5_inspection/52_attribution.ipynb #e0e9c2d2
+def slopes_themselves(maps, slopes):
+    """The weights of HiResCAM: each place has its own. Shapes as in `weighted_maps`."""
+    return slopes
+
+# %% ../../nbs/5_inspection/52_attribution.ipynb #647ebb8e
+def hires_cam(model, images, *, target=None, layer=None, logits=False, input=None, relu=True, upsample=True, batch_size=32):
+    """Grad-CAM without the mean: each place of a map is weighted by its own slope. Arguments and result as `grad_cam`.
+
+    For networks that flatten their maps, where a map's slope differs from place to place. Source: Draelos, Carin (2020).
+    """
+    return weighted_maps(model, images, slopes_themselves, target=target, layer=layer, logits=logits, input=input, relu=relu,
+                         upsample=upsample, batch_size=batch_size)
+
 # %% ../../nbs/5_inspection/52_attribution.ipynb #e6840c1d
 def fill_for(fill, image):
     """What stands in hidden places of an image (…, channels): "mean" (of each channel), a number, or an array that fits the image."""
@@ -581,6 +606,65 @@ def fill_for(fill, image):
         raise InspectionError(f"a fill of shape {np.shape(fill)} does not fit an image of shape {image.shape}") from None
 
 # %% ../../nbs/5_inspection/52_attribution.ipynb #bbfb3593
+def foldable(layer):
+    """Whether a layer is a plain convolution, after which a batch normalisation can be folded into its kernel."""
+    return (type(layer) in (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, keras.layers.DepthwiseConv2D)
+            and layer.activation is keras.activations.linear and layer.data_format == "channels_last" and layer.padding != "causal"
+            and getattr(layer, "groups", 1) == 1 and layer.compute_dtype == "float32")
+
+# %% ../../nbs/5_inspection/52_attribution.ipynb #6419c2ac
+def folded_convolution(layer, norm, x):
+    """A convolution and the batch normalisation after it as one convolution.
+
+    With s = γ / √(variance + ε): norm(x ∗ k + b) = x ∗ (s k) + β + s (b - mean).
+    """
+    scale = keras.ops.rsqrt(norm.moving_variance + norm.epsilon) * (norm.gamma if norm.scale else 1.0)
+    shift = (layer.bias if layer.use_bias else 0.0) - norm.moving_mean
+    depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+    kernel = layer.kernel * keras.ops.reshape(scale, (1, 1, -1, 1)) if depthwise else layer.kernel * scale
+    convolve = keras.ops.depthwise_conv if depthwise else keras.ops.conv
+    result = convolve(x, kernel, strides=layer.strides, padding=layer.padding, dilation_rate=layer.dilation_rate)
+    return result + (norm.beta if norm.center else 0.0) + shift * scale
+
+# %% ../../nbs/5_inspection/52_attribution.ipynb #131d9ccc
+def folded(function):
+    """`function`, which calls a model not in training, with each batch normalisation folded into the convolution before it.
+
+    The results are the same but for rounding, in less time; the compiler leaves the convolution that nobody needs out. PyTorch runs
+    step by step and would compute it all the same, so there nothing is folded.
+    """
+    if engine() == "torch":
+        return function
+
+    def run(*arguments):
+        with folding():
+            return function(*arguments)
+    return run
+
+# %% ../../nbs/5_inspection/52_attribution.ipynb #2b591b36
+@contextlib.contextmanager
+def folding():
+    """Within this block, in this thread, batch normalisations after convolutions are folded."""
+    original, here, made = keras.Operation.__call__, threading.get_ident(), {}
+
+    def call(layer, *args, **kwargs):
+        if threading.get_ident() == here and type(layer) is keras.layers.BatchNormalization and args and id(args[0]) in made:
+            convolution, x, output = made[id(args[0])]
+            if layer.axis in (-1, len(output.shape) - 1) and layer.compute_dtype == "float32":
+                return folded_convolution(convolution, layer, x)
+        output = original(layer, *args, **kwargs)
+        if threading.get_ident() == here and args and foldable(layer):
+            made[id(output)] = layer, args[0], output                       # kept, so that no other tensor gets this id
+        return output
+
+    with _one_at_a_time:
+        keras.Operation.__call__ = call
+        try:
+            yield
+        finally:
+            keras.Operation.__call__ = original
+
+# %% ../../nbs/5_inspection/52_attribution.ipynb #9e3b1e29
 def masked_scores(task, kind, masks_of, parameters, fill, batch_size):
     """Scores (k,) of one image seen through k masks, and the sum of score times mask (…): masks are made on the device.
 
@@ -595,7 +679,7 @@ def masked_scores(task, kind, masks_of, parameters, fill, batch_size):
         each = scores_of(answer(bare, packed(bare, fill + (image - fill) * through, rest))[0], aim)
         return each, keras.ops.tensordot(each, masks, 1)
 
-    run = cached(task.model, ("masked", kind, *task.key), lambda: compiled(score, task.model))
+    run = cached(task.model, ("masked", kind, *task.key), lambda: compiled(folded(score), task.model))
     found, total, blank = [], 0, fill_for(fill, task.images[0])[None]
     for rows in even(len(parameters[0]), batch_size):
         each, sums = run(task.images, blank, others(task, len(rows)), aim(task), [array[rows] for array in parameters])
@@ -603,7 +687,7 @@ def masked_scores(task, kind, masks_of, parameters, fill, batch_size):
         total = total + to_numpy(sums)
     return np.concatenate(found), total
 
-# %% ../../nbs/5_inspection/52_attribution.ipynb #6419c2ac
+# %% ../../nbs/5_inspection/52_attribution.ipynb #58542a6c
 def to_masks(maps, size):
     """Maps (k, …) enlarged to `size` and stretched from 0 to 1, on the device."""
     for axis, (have, want) in enumerate(zip(maps.shape[1:], size, strict=True), start=1):
@@ -611,7 +695,7 @@ def to_masks(maps, size):
         maps = keras.ops.moveaxis(keras.ops.tensordot(maps, weights, [[axis], [1]]), -1, axis)
     axes = tuple(range(1, len(size) + 1))
     low, high = keras.ops.min(maps, axes, keepdims=True), keras.ops.max(maps, axes, keepdims=True)
-    return (maps - low) / keras.ops.maximum(high - low, 1e-12)
+    return (maps - low) / keras.ops.maximum(high - low, 1e-30)
 
 # %% ../../nbs/5_inspection/52_attribution.ipynb #c6f42635
 def liveliest(maps, most):
