@@ -27,11 +27,6 @@ def engine():
         raise InspectionError(f"medbook inspects models on {', '.join(ENGINES)}; KERAS_BACKEND is {name!r}")
     return name
 
-# %% ../../nbs/5_inspection/50_backend.ipynb #a36c55e1
-def device():
-    """The engine and the kind of device that new tensors land on, such as "TensorFlow on CPU" or "JAX on NVIDIA H200"."""
-    return f"{ENGINES[engine()]} on {_device_names[engine()]()}"
-
 # %% ../../nbs/5_inspection/50_backend.ipynb #82003a09
 def _tensorflow_device():
     """TensorFlow's first GPU by its name, else the CPU."""
@@ -56,6 +51,11 @@ def _torch_device():
 # %% ../../nbs/5_inspection/50_backend.ipynb #cccb2388
 _device_names = {"tensorflow": _tensorflow_device, "jax": _jax_device, "torch": _torch_device}
 
+# %% ../../nbs/5_inspection/50_backend.ipynb #d1c6a618
+def device():
+    """The engine and the kind of device that new tensors land on, such as "TensorFlow on CPU" or "JAX on NVIDIA H200"."""
+    return f"{ENGINES[engine()]} on {_device_names[engine()]()}"
+
 # %% ../../nbs/5_inspection/50_backend.ipynb #55f9a004
 def to_numpy(tensor):
     """A tensor as a NumPy array. On TensorFlow's CPU nothing is copied, and the array is read-only; bfloat16 becomes float32."""
@@ -73,7 +73,34 @@ def _with_variables(function, variables):
             return function(*arguments)
     return call
 
-# %% ../../nbs/5_inspection/50_backend.ipynb #d9063394
+# %% ../../nbs/5_inspection/50_backend.ipynb #0ed0bea2
+def _compiled_tensorflow(function, model):
+    """`function` as a graph. The partial keeps TensorFlow from counting many models' functions as one that is traced too often."""
+    import tensorflow as tf
+    traced = tf.function(functools.partial(function), reduce_retracing=True, autograph=False)
+    return lambda *arguments: traced(*tree.map_structure(tf.convert_to_tensor, arguments))
+
+# %% ../../nbs/5_inspection/50_backend.ipynb #7f490b9e
+def _compiled_jax(function, model):
+    """`function` through XLA, with the weights handed over at each call."""
+    import jax
+    traced = jax.jit(_with_variables(function, model.variables))
+    return lambda *arguments: traced([v.value for v in model.variables], *arguments)
+
+# %% ../../nbs/5_inspection/50_backend.ipynb #046b2a9b
+def _compiled_torch(function, model):
+    """`function` run at once, without what slopes would need."""
+    import torch
+
+    def call(*arguments):
+        with torch.no_grad():
+            return function(*tree.map_structure(keras.ops.convert_to_tensor, arguments))
+    return call
+
+# %% ../../nbs/5_inspection/50_backend.ipynb #67e2fcd6
+_compilers = {"tensorflow": _compiled_tensorflow, "jax": _compiled_jax, "torch": _compiled_torch}
+
+# %% ../../nbs/5_inspection/50_backend.ipynb #352636e1
 def compiled(function, model):
     """Compile `function`, which calls `model`, for the engine in use.
 
@@ -89,31 +116,41 @@ def compiled(function, model):
     """
     return _compilers[engine()](function, model)
 
-# %% ../../nbs/5_inspection/50_backend.ipynb #0ed0bea2
-def _compiled_tensorflow(function, model):
+# %% ../../nbs/5_inspection/50_backend.ipynb #8fc6724d
+def _gradient_tensorflow(function, model):
+    """The slope by a tape that watches the first argument, as a graph."""
     import tensorflow as tf
-    traced = tf.function(function, reduce_retracing=True, autograph=False)
-    return lambda *arguments: traced(*tree.map_structure(tf.convert_to_tensor, arguments))
 
-# %% ../../nbs/5_inspection/50_backend.ipynb #7f490b9e
-def _compiled_jax(function, model):
+    def sloped(x, *others):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            value, extras = function(x, *others)
+        return tape.gradient(value, x, unconnected_gradients="zero"), extras
+    return _compiled_tensorflow(sloped, model)
+
+# %% ../../nbs/5_inspection/50_backend.ipynb #d104a8cd
+def _gradient_jax(function, model):
+    """The slope as a function of its own, through XLA, with the weights handed over at each call."""
     import jax
-    traced = jax.jit(_with_variables(function, model.variables))
-    return lambda *arguments: traced([v.value for v in model.variables], *arguments)
+    traced = jax.jit(jax.grad(_with_variables(function, model.variables), argnums=1, has_aux=True))
+    return lambda *arguments: traced([v.value for v in model.variables], *tree.map_structure(keras.ops.convert_to_tensor, arguments))
 
-# %% ../../nbs/5_inspection/50_backend.ipynb #046b2a9b
-def _compiled_torch(function, model):
+# %% ../../nbs/5_inspection/50_backend.ipynb #17d7cdcd
+def _gradient_torch(function, model):
+    """The slope by what PyTorch has noted about a copy of the first argument."""
     import torch
 
-    def call(*arguments):
-        with torch.no_grad():
-            return function(*tree.map_structure(keras.ops.convert_to_tensor, arguments))
+    def call(x, *others):
+        x = tree.map_structure(lambda one: keras.ops.convert_to_tensor(one).detach().clone().requires_grad_(), x)
+        value, extras = function(x, *tree.map_structure(keras.ops.convert_to_tensor, others))
+        slopes = torch.autograd.grad(value, tree.flatten(x), allow_unused=True, materialize_grads=True)
+        return tree.pack_sequence_as(x, list(slopes)), tree.map_structure(lambda one: one.detach(), extras)
     return call
 
-# %% ../../nbs/5_inspection/50_backend.ipynb #67e2fcd6
-_compilers = {"tensorflow": _compiled_tensorflow, "jax": _compiled_jax, "torch": _compiled_torch}
+# %% ../../nbs/5_inspection/50_backend.ipynb #ec0cf8ef
+_gradients = {"tensorflow": _gradient_tensorflow, "jax": _gradient_jax, "torch": _gradient_torch}
 
-# %% ../../nbs/5_inspection/50_backend.ipynb #352636e1
+# %% ../../nbs/5_inspection/50_backend.ipynb #12995860
 def gradient(function, model):
     """Compile the derivative of `function` by its first argument.
 
@@ -129,35 +166,3 @@ def gradient(function, model):
     A callable (x, *others) → (slopes, extras), the slopes shaped as x.
     """
     return _gradients[engine()](function, model)
-
-# %% ../../nbs/5_inspection/50_backend.ipynb #8fc6724d
-def _gradient_tensorflow(function, model):
-    import tensorflow as tf
-
-    @functools.partial(tf.function, reduce_retracing=True, autograph=False)
-    def traced(x, *others):
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(x)
-            value, extras = function(x, *others)
-        return tape.gradient(value, x, unconnected_gradients="zero"), extras
-    return lambda *arguments: traced(*tree.map_structure(tf.convert_to_tensor, arguments))
-
-# %% ../../nbs/5_inspection/50_backend.ipynb #d104a8cd
-def _gradient_jax(function, model):
-    import jax
-    traced = jax.jit(jax.grad(_with_variables(function, model.variables), argnums=1, has_aux=True))
-    return lambda *arguments: traced([v.value for v in model.variables], *tree.map_structure(keras.ops.convert_to_tensor, arguments))
-
-# %% ../../nbs/5_inspection/50_backend.ipynb #17d7cdcd
-def _gradient_torch(function, model):
-    import torch
-
-    def call(x, *others):
-        x = tree.map_structure(lambda one: keras.ops.convert_to_tensor(one).detach().clone().requires_grad_(), x)
-        value, extras = function(x, *tree.map_structure(keras.ops.convert_to_tensor, others))
-        slopes = torch.autograd.grad(value, tree.flatten(x), allow_unused=True, materialize_grads=True)
-        return tree.pack_sequence_as(x, list(slopes)), tree.map_structure(lambda one: one.detach(), extras)
-    return call
-
-# %% ../../nbs/5_inspection/50_backend.ipynb #ec0cf8ef
-_gradients = {"tensorflow": _gradient_tensorflow, "jax": _gradient_jax, "torch": _gradient_torch}
