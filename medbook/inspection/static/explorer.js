@@ -292,6 +292,7 @@ class Explorer {
     requestAnimationFrame(() => {
       this.outer = el.closest(".medbook-explorer") || el;
       this.outer.addEventListener("keydown", this.keep);
+      setTimeout(() => this.nameSliders(), 1000);
     });
   }
 
@@ -324,6 +325,16 @@ class Explorer {
     this.drawStatus();
     this.askSoon();
     this.el.dataset.frame = this.frame;
+    this.nameSliders();
+  }
+
+  /** The sliders beside the canvas bear their names for screen readers too. */
+  nameSliders() {
+    const outer = this.el.closest(".medbook-explorer");
+    for (const handle of outer ? outer.querySelectorAll(".noUi-handle:not([aria-label])") : []) {
+      const label = handle.closest(".widget-inline-hbox")?.querySelector(".widget-label");
+      if (label) handle.setAttribute("aria-label", label.textContent);
+    }
   }
 
   buildStrip() {
@@ -520,13 +531,17 @@ class Explorer {
     return this.rows.map((_, row) => ({ row, block: this.block(row) })).filter((part) => part.block);
   }
 
+  /** The largest tiles with which all maps fit without scrolling, within bounds, times the zoom. */
   tileSize(block, width) {
-    const [, rows, columns] = block.space, flat = this.form.form === "signal";
-    const shown = this.shown().length || 1, height = Math.max(160, this.scroll.clientHeight - 14);
-    const ratio = flat ? 0.5 : rows / columns;
-    const side = Math.sqrt((width * height) / (shown * Math.max(ratio, 0.05)) / this.parts().length) - 6;
-    const fit = Math.max(flat ? 90 : 26, Math.min(flat ? 260 : 132, side)) * this.zoom;
-    return [Math.round(Math.min(fit, width - 4)), Math.max(4, Math.round(Math.min(fit, width - 4) * ratio))];
+    const [, rows, columns] = block.space, flat = this.form.form === "signal", ratio = flat ? 0.5 : rows / columns;
+    const count = this.shown().length || 1, parts = this.parts().length + (this.difference && this.parts().length === 2 ? 1 : 0);
+    const height = (Math.max(160, this.scroll.clientHeight - 10) - (parts > 1 ? 22 * parts : 0)) / parts;
+    const [least, most] = flat ? [90, 280] : [28, 150];
+    let across = 1;
+    const side = () => Math.floor((width - 2) / across) - 4;
+    while (side() > least && (side() > most || Math.ceil(count / across) * (side() * ratio + 4) > height)) across++;
+    const w = Math.max(least, Math.min(width - 6, Math.round(Math.max(side(), least) * this.zoom)));
+    return [w, Math.max(4, Math.round(w * ratio))];
   }
 
   drawGrid(block, width) {
@@ -638,7 +653,7 @@ class Explorer {
       const order = [...row.scores.keys()].sort((a, b) => row.scores[b] - row.scores[a]).slice(0, most);
       return make("div", { class: "mbx-answer" }, order.map((place) => make("div", { class: place === this.data.target ? "mbx-score mbx-target" : "mbx-score" }, [
         make("span", { text: this.data.classes[place] ?? place }), make("meter", { min: "0", max: "1", value: Math.max(0, Math.min(1, row.scores[place])), "aria-hidden": "true" }),
-        make("b", { text: short(row.scores[place]) })])));
+        make("b", { text: Number.isFinite(row.scores[place]) ? row.scores[place].toFixed(3).replace("-", "−") : "NaN" })])));
     }));
   }
 
