@@ -266,12 +266,13 @@ function render({ model, el }) {
     }
 
     // ---- changing
-    let resting = 0;
+    let resting = 0, saving = false;
     const names = ["plane", "place", "centre", "width", "opacity"];
 
     function save() {
-        resting = 0;
+        [resting, saving] = [0, true];                  // what is set here is not heard as news from Python
         for (const name of names) model.set(name, name === "place" ? [...state.place] : state[name]);
+        saving = false;
         model.save_changes();
     }
 
@@ -311,7 +312,7 @@ function render({ model, el }) {
             zoomBy(event.deltaY < 0 ? 1.15 : 1 / 1.15);
             return;
         }
-        scrolled += event.deltaMode === 0 ? event.deltaY / 60 : event.deltaY;
+        scrolled += event.deltaMode === 0 ? event.deltaY / 100 : event.deltaY;
         const steps = Math.trunc(scrolled);
         const inside = state.place[state.plane] + Math.sign(event.deltaY);
         if (inside >= 0 && inside < facts.shape[state.plane]) event.preventDefault();     // at the ends the page scrolls on
@@ -369,7 +370,7 @@ function render({ model, el }) {
 
     // ---- Python's side, and the page's size
     const follow = () => {
-        if (resting) return;
+        if (resting || saving) return;
         for (const name of names) state[name] = name === "place" ? [...model.get(name)] : model.get(name);
         draw();
     };

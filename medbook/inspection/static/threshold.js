@@ -74,19 +74,24 @@ const share = value => Number.isNaN(value) ? "–" : value.toFixed(3);
 
 /** A plot with axes from 0 to 1: its drawing area in the units of its viewBox. */
 function plot(parent, { wide, tall, name, xName, yName, yTop = 1 }) {
-    const box = { left: 46, top: 8, right: wide - 10, bottom: tall - 34 };
+    const box = { left: 50, top: 8, right: wide - 10, bottom: tall - 34 };
     const svg = draw(parent, "svg", { viewBox: `0 0 ${wide} ${tall}`, role: "img", class: `medbook-plot ${name}` });
     const x = value => box.left + value * (box.right - box.left), y = value => box.bottom - value / yTop * (box.bottom - box.top);
     for (const tick of [0, 0.25, 0.5, 0.75, 1]) {
         draw(svg, "line", { x1: x(tick), x2: x(tick), y1: box.top, y2: box.bottom, class: "grid" });
         draw(svg, "text", { x: x(tick), y: box.bottom + 14, class: "tick middle" }, String(tick));
         draw(svg, "line", { x1: box.left, x2: box.right, y1: y(tick * yTop), y2: y(tick * yTop), class: "grid" });
-        draw(svg, "text", { x: box.left - 5, y: y(tick * yTop) + 4, class: "tick end" }, String(Number((tick * yTop).toPrecision(2))));
+        draw(svg, "text", { x: box.left - 5, y: y(tick * yTop) + 4, class: "tick end" }, String(Number((tick * yTop).toPrecision(3))));
     }
     draw(svg, "text", { x: (box.left + box.right) / 2, y: tall - 4, class: "axis middle" }, xName);
     const middle = (box.top + box.bottom) / 2;
     draw(svg, "text", { x: 11, y: middle, class: "axis middle", transform: `rotate(-90 11 ${middle})` }, yName);
     return { svg, x, y, box, wide, tall };
+}
+
+/** The least of 4, 8, 20, 40, 80 ... hundredths (or their tenths) that is not below a share, so that a quarter of it is a round number. */
+function roundTop(share) {
+    for (let power = 1e-4; ; power *= 10) for (const factor of [4, 8, 20]) if (factor * power >= share) return factor * power;
 }
 
 /** Where a pointer is, in the units of a plot's axes. */
@@ -133,7 +138,7 @@ function render({ model, el }) {
     const body = add(root, "div", { class: "medbook-body" });
     const bars = histogram(steps), highest = Math.max(...bars.ill, ...bars.healthy);
     const left = add(body, "div", { class: "medbook-half" });
-    const scoresPlot = plot(left, { wide: 420, tall: 300, name: "medbook-histogram", xName: "score", yName: "share of its class", yTop: highest * 1.05 });
+    const scoresPlot = plot(left, { wide: 420, tall: 300, name: "medbook-histogram", xName: "score", yName: "share of its class", yTop: roundTop(highest) });
     for (const [name, values] of [["healthy", bars.healthy], ["ill", bars.ill]]) {
         values.forEach((value, bin) => value && draw(scoresPlot.svg, "rect", {
             x: scoresPlot.x(bin / BINS), y: scoresPlot.y(value), width: scoresPlot.x(1 / BINS) - scoresPlot.x(0) - 0.6,
@@ -169,14 +174,17 @@ function render({ model, el }) {
             cells[count] = add(cell, "b", { "data-count": count });
         }
     }
-    const list = add(foot, "dl", { class: "medbook-rates" });
+    const list = add(foot, "table", { class: "medbook-rates" });
     const rateCells = {}, ratePairs = {};
     for (const [key, name] of [["sensitivity", "sensitivity"], ["specificity", "specificity"], ["ppv", "PPV"], ["npv", "NPV"], ["f1", "F1"]]) {
-        add(list, "dt", {}, name);
-        rateCells[key] = add(list, "dd", { "data-rate": key });
-        ratePairs[key] = add(list, "dd", { class: "how" });
+        const line = add(list, "tr");
+        add(line, "th", { scope: "row" }, name);
+        rateCells[key] = add(line, "td", { "data-rate": key });
+        ratePairs[key] = add(line, "td", { class: "how" });
     }
     const people = add(root, "p", { class: "medbook-readout", "aria-live": "polite" });
+
+    let resting = 0, waiting = 0, typing = false, saving = false;
 
     // ---- showing
     const span = Math.log10(0.9 / 0.0001);              // the prevalence's slider: 0.01 % to 90 %, each step the same factor
@@ -188,7 +196,7 @@ function render({ model, el }) {
         const { threshold, prevalence } = state, four = counts(steps, threshold), found = rates(four, prevalence), { tp, fp, fn, tn } = four;
         slider.value = threshold;
         slider.setAttribute("aria-valuetext", plain(threshold));
-        if (document.activeElement !== exact || Number(exact.value) !== threshold) exact.value = plain(threshold) == threshold ? plain(threshold) : threshold;
+        if (!typing) exact.value = Number(plain(threshold)) === threshold ? plain(threshold) : threshold;
         const across = scoresPlot.x(Math.min(1, Math.max(0, threshold)));
         cut.setAttribute("x1", across);
         cut.setAttribute("x2", across);
@@ -222,11 +230,10 @@ function render({ model, el }) {
     }
 
     // ---- changing
-    let resting = 0, waiting = 0;
-
     function save() {
-        resting = 0;
+        [resting, saving] = [0, true];                  // what is set here is not heard as news from Python
         for (const name of ["threshold", "prevalence"]) model.set(name, state[name]);
+        saving = false;
         model.save_changes();
     }
 
@@ -238,7 +245,12 @@ function render({ model, el }) {
     }
 
     slider.addEventListener("input", () => set({ threshold: Number(slider.value) }));
-    exact.addEventListener("change", () => exact.value !== "" && Number.isFinite(Number(exact.value)) && set({ threshold: Number(exact.value) }));
+    exact.addEventListener("input", () => { typing = true; });
+    exact.addEventListener("change", () => {
+        typing = false;
+        const read = Number(exact.value);
+        set({ threshold: exact.value !== "" && Number.isFinite(read) ? read : state.threshold });
+    });
     prevalenceSlider.addEventListener("input", () => set({ prevalence: prevalenceAt(Number(prevalenceSlider.value)) }));
     ownButton.addEventListener("click", () => set({ prevalence: null }));
 
@@ -265,7 +277,7 @@ function render({ model, el }) {
 
     root.addEventListener("keydown", event => event.stopPropagation());      // the notebook's own keys stay out of the widget
     const heard = () => {
-        if (resting) return;
+        if (resting || saving) return;
         Object.assign(state, { threshold: model.get("threshold"), prevalence: model.get("prevalence") });
         show();
     };

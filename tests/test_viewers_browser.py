@@ -1,0 +1,231 @@
+"""`SliceViewer` and `ThresholdExplorer` in a real JupyterLab and in Voila, in a real browser."""
+import re
+
+import numpy as np
+import pytest
+
+from medbook.inspection.viewers import grey_levels, operating_point, plane_of
+from tests.browser import FRONTS, canvas_pixels, desk, shown, wait_for_change
+from tests.pictures import chromium
+
+VOLUME = """import numpy as np
+from medbook.inspection.viewers import SliceViewer, ThresholdExplorer
+volume = np.random.default_rng(0).integers(-1000, 1000, (5, 8, 12))
+masks = {"left": np.broadcast_to(np.arange(12) < 6, volume.shape), "top": np.broadcast_to(np.arange(8)[:, None] < 2, volume.shape)}
+"""
+SLICES = VOLUME + "SliceViewer(volume, spacing=(3, 2, 1), units='HU', title='blocks')"
+MASKED = VOLUME + "SliceViewer(volume.astype(float) / 7, masks=masks, windows={'a': (0, 200), 'b': (50, 20)})"
+SCORES = """from medbook.inspection.viewers import ThresholdExplorer
+import numpy as np
+rng = np.random.default_rng(1)
+truth = rng.random(400) < 0.3
+score = np.clip(np.round(rng.normal(0.35 + 0.25 * truth, 0.2), 2), 0, 1)
+explorer = ThresholdExplorer(truth, score, classes=("normal", "nodule"), title="scores")
+explorer"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module", params=FRONTS)
+def server(request):
+    with desk(request.param) as started:
+        yield started
+
+
+def the_volume():
+    """The volume that the notebook makes."""
+    return np.random.default_rng(0).integers(-1000, 1000, (5, 8, 12))
+
+
+def voxels(canvas, rows, columns, tall, wide):
+    """What a canvas shows at the middle of every voxel of a plane of tall × wide mm, (rows, columns, 3)."""
+    pixels = canvas_pixels(canvas)
+    scale = min(pixels.shape[0] / tall, pixels.shape[1] / wide)
+    top, left = (pixels.shape[0] - scale * tall) / 2, (pixels.shape[1] - scale * wide) / 2
+    down = (top + scale * tall * (np.arange(rows) + 0.5) / rows).astype(int)
+    across = (left + scale * wide * (np.arange(columns) + 0.5) / columns).astype(int)
+    return pixels[np.ix_(down, across)][..., :3]
+
+
+def agree(canvas, expected, tall, wide):
+    """The canvas shows exactly `expected` levels of grey, or colours."""
+    seen = voxels(canvas, *expected.shape[:2], tall, wide)
+    colours = np.repeat(expected[..., np.newaxis], 3, axis=-1) if expected.ndim == 2 else expected
+    assert np.abs(seen.astype(int) - colours).max() == 0
+
+
+@pytest.mark.timeout(300)
+def test_a_volume_is_turned_windowed_and_read(browser, server):
+    volume = the_volume()
+    with shown(browser, server, [SLICES]) as (page, watch):
+        canvas = page.locator("canvas.medbook-canvas")
+        canvas.wait_for()
+        page.wait_for_function("document.querySelector('canvas.medbook-canvas').getAttribute('aria-label')")
+        assert canvas.get_attribute("aria-label") == "blocks, axial slice 3 of 5, window soft tissue, centre 40 HU, width 400 HU"
+        agree(canvas, grey_levels(volume[2], 40, 400), 16, 12)
+        before = canvas_pixels(canvas)
+        canvas.hover()
+        page.mouse.wheel(0, 120)
+        before = wait_for_change(page, canvas, before)
+        assert "axial slice 4 of 5" in canvas.get_attribute("aria-label")
+        agree(canvas, grey_levels(volume[3], 40, 400), 16, 12)
+        page.get_by_role("button", name="lung", exact=True).click()
+        before = wait_for_change(page, canvas, before)
+        agree(canvas, grey_levels(volume[3], -600, 1500), 16, 12)
+        canvas.press("3")
+        before = wait_for_change(page, canvas, before)
+        assert "window bone" in canvas.get_attribute("aria-label")
+        canvas.press("c")
+        before = wait_for_change(page, canvas, before)
+        assert "coronal slice 5 of 8" in canvas.get_attribute("aria-label")
+        agree(canvas, grey_levels(plane_of(volume, 1, 4), 400, 1800), 15, 12)
+        canvas.press("PageUp")
+        before = wait_for_change(page, canvas, before)
+        agree(canvas, grey_levels(plane_of(volume, 1, 0), 400, 1800), 15, 12)
+        canvas.press("s")
+        before = wait_for_change(page, canvas, before)
+        agree(canvas, grey_levels(plane_of(volume, 2, 6), 400, 1800), 15, 16)
+        canvas.press("a")
+        wait_for_change(page, canvas, before)
+        watch.check()
+
+
+@pytest.mark.timeout(300)
+def test_dragging_changes_the_window_and_reset_brings_it_back(browser, server):
+    with shown(browser, server, [SLICES]) as (page, watch):
+        canvas = page.locator("canvas.medbook-canvas")
+        canvas.wait_for()
+        page.wait_for_timeout(500)
+        first = canvas_pixels(canvas)
+        box = canvas.bounding_box()
+        page.mouse.move(box["x"] + 150, box["y"] + 150)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 250, box["y"] + 190, steps=4)
+        page.mouse.up()
+        dragged = wait_for_change(page, canvas, first)
+        centre, width = map(float, re.search(r"centre (\S+) HU, width (\S+) HU", canvas.get_attribute("aria-label")).groups())
+        assert width > 400 and centre > 40
+        asked = watch.asked
+        canvas.press("+")
+        larger = wait_for_change(page, canvas, dragged)
+        canvas.dblclick()
+        wait_for_change(page, canvas, larger)
+        page.wait_for_timeout(600)
+        assert (canvas_pixels(canvas) == first).all()
+        assert watch.asked <= asked + 3
+        watch.check()
+
+
+@pytest.mark.timeout(300)
+def test_the_value_under_the_pointer_is_the_volumes(browser, server):
+    volume = the_volume()
+    with shown(browser, server, [SLICES]) as (page, watch):
+        canvas = page.locator("canvas.medbook-canvas")
+        canvas.wait_for()
+        page.wait_for_timeout(300)
+        box = canvas.bounding_box()
+        scale = min(box["height"] / 16, box["width"] / 12)
+        left, top = box["width"] / 2 - 6 * scale, box["height"] / 2 - 8 * scale
+        for row, column in ((0, 0), (3, 7), (7, 11)):
+            canvas.hover(position={"x": left + scale * (column + 0.5), "y": top + scale * 2 * (row + 0.5)})
+            told = page.locator(".medbook-readout").inner_text().replace("−", "-")
+            assert told == f"{volume[2, row, column]} HU · slice 2, row {row}, column {column} · 6.0, {2 * row:.1f}, {column:.1f} mm"
+        watch.check()
+
+
+@pytest.mark.timeout(300)
+def test_masks_are_laid_over_and_python_follows_the_screen(browser, server):
+    cells = [MASKED.replace("SliceViewer(", "viewer = SliceViewer(") + "\nviewer"]
+    with shown(browser, server, cells) as (page, watch):
+        from medbook.inspection.viewers import overlaid
+        canvas = page.locator("canvas.medbook-canvas")
+        canvas.wait_for()
+        page.wait_for_timeout(300)
+        volume = the_volume()[2] / 7
+        bits = (np.arange(12) < 6).astype(np.uint8) + 2 * (np.arange(8)[:, None] < 2).astype(np.uint8)
+        seen = voxels(canvas, 8, 12, 8, 12).astype(int)
+        assert np.abs(seen - overlaid(grey_levels(volume, 0, 200), bits, 0.4)).max() <= 1
+        before = canvas_pixels(canvas)
+        page.get_by_role("checkbox", name="top").uncheck()
+        before = wait_for_change(page, canvas, before)
+        seen = voxels(canvas, 8, 12, 8, 12).astype(int)
+        assert np.abs(seen - overlaid(grey_levels(volume, 0, 200), bits & 1, 0.4)).max() <= 1
+        canvas.press("m")
+        wait_for_change(page, canvas, before)
+        watch.check()
+
+
+def the_cases():
+    """The labels and scores that the notebook makes."""
+    rng = np.random.default_rng(1)
+    truth = rng.random(400) < 0.3
+    return truth, np.clip(np.round(rng.normal(0.35 + 0.25 * truth, 0.2), 2), 0, 1)
+
+
+def numbers_shown(page):
+    """The counts and rates on the page."""
+    counts = {name: int(page.locator(f"[data-count={name}]").inner_text()) for name in ("tp", "fp", "fn", "tn")}
+    rates = {name: page.locator(f"[data-rate={name}]").inner_text() for name in ("sensitivity", "specificity", "ppv", "npv", "f1")}
+    return counts, rates
+
+
+def same_numbers(page, threshold, prevalence=None):
+    """The page shows what `operating_point` finds."""
+    found = operating_point(*the_cases(), threshold, prevalence=prevalence)
+    counts, rates = numbers_shown(page)
+    assert counts == {name: found[name] for name in counts}
+    for name, text in rates.items():
+        assert text == "–" if np.isnan(found[name]) else abs(float(text) - found[name]) <= 0.00050001, (name, threshold)
+
+
+@pytest.mark.timeout(300)
+def test_the_threshold_gives_python_s_numbers(browser, server):
+    with shown(browser, server, [SCORES]) as (page, watch):
+        exact = page.get_by_role("spinbutton", name="threshold, exactly")
+        exact.wait_for()
+        same_numbers(page, 0.5)
+        ties = np.unique(the_cases()[1])[[5, 40]].tolist()
+        for threshold in (0, 1, 0.37, *ties, np.nextafter(ties[1], 1).item(), 1.5, -0.2, 0.123456789):
+            exact.fill(repr(threshold))
+            exact.press("Enter")
+            page.wait_for_timeout(50)
+            same_numbers(page, threshold)
+        slider = page.get_by_role("slider", name="threshold", exact=True)
+        exact.fill("0.4")
+        exact.press("Enter")
+        slider.press("ArrowRight")
+        page.wait_for_timeout(50)
+        same_numbers(page, float(slider.input_value()))
+        assert slider.input_value() == "0.401"
+        watch.check()
+
+
+@pytest.mark.timeout(300)
+def test_prevalence_the_roc_curve_and_the_histogram_can_be_moved(browser, server):
+    with shown(browser, server, [SCORES]) as (page, watch):
+        slider = page.get_by_role("slider", name="prevalence")
+        slider.wait_for()
+        slider.press("Home")
+        page.wait_for_timeout(50)
+        same_numbers(page, 0.5, prevalence=0.0001)
+        page.get_by_role("button", name="prevalence of these cases").click()
+        page.wait_for_timeout(50)
+        same_numbers(page, 0.5)
+        dot = page.locator(".medbook-roc .point")
+        before = dot.get_attribute("cx"), dot.get_attribute("cy")
+        page.locator(".medbook-roc").click(position={"x": 80, "y": 60})
+        page.wait_for_timeout(300)
+        assert (dot.get_attribute("cx"), dot.get_attribute("cy")) != before
+        threshold = float(page.get_by_role("spinbutton").input_value())
+        assert threshold in the_cases()[1]
+        same_numbers(page, threshold)
+        page.locator(".medbook-histogram").click(position={"x": 300, "y": 80})
+        page.wait_for_timeout(300)
+        assert float(page.get_by_role("spinbutton").input_value()) != threshold
+        same_numbers(page, float(page.get_by_role("spinbutton").input_value()))
+        assert "threshold" in page.locator(".medbook-roc").get_attribute("aria-label")
+        watch.check()
