@@ -202,7 +202,7 @@ function make(kind, options = {}, children = []) {
 }
 
 function choice(label, names, onchange) {
-  const select = make("select", { onchange }, names.map((name) => make("option", { value: name, text: name })));
+  const select = make("select", { onchange, "aria-label": label }, names.map((name) => make("option", { value: name, text: name })));
   return [make("label", {}, [`${label} `, select]), select];
 }
 
@@ -279,6 +279,7 @@ class Explorer {
     this.bar = make("div", { class: "mbx-bar" }, [scale, palette, order, only, make("span", {}, [zoom(1 / 1.5, "smaller", "−"), zoom(1.5, "larger", "+")]),
       this.sliceLabel, this.differenceLabel, this.pageBox, this.search]);
     this.canvas = make("canvas", { "aria-hidden": "true" });
+    this.sheet = document.createElement("canvas");
     this.scroll = make("div", { class: "mbx-maps", tabindex: "0", role: "application", "aria-roledescription": "feature maps", "aria-describedby": `${id}-help`,
       onkeydown: (event) => this.mapKey(event), onpointermove: (event) => this.point(event, false), onpointerdown: (event) => this.point(event, true) }, [this.canvas]);
     this.help = make("div", { class: "mbx-help", id: `${id}-help`,
@@ -376,7 +377,7 @@ class Explorer {
     this.map = Math.max(0, Math.min((block ? block.count : this.form.maps) - 1, this.map));
     const within = (value, count) => Math.max(0, Math.min(count - 1, value));
     this.pixel = [within(this.pixel[0], depth), within(this.pixel[1], rows), within(this.pixel[2], columns)];
-    this.draw(this.layer !== before);
+    this.draw(false);
     this.reveal();
     this.askSoon();
     if ((this.layer !== before || this.page !== page) && !this.rows.every((row) => row.whole)) {
@@ -476,17 +477,19 @@ class Explorer {
       this.asked = { row: this.row, layer, index, frame: this.frame };
       this.model.set("selected", this.asked);
       this.model.save_changes();
+      this.drawCard();                              // the answer may be here from before
     }, 120);
   }
 
   // -- drawing
 
-  draw(strip = true) {
+  draw(all = true) {
     if (!this.data) return;
     const started = performance.now();
     this.syncSlice();
     this.drawMaps();
-    if (strip) this.drawStrip();
+    if (all) this.drawStrip();
+    else this.markStrip();
     this.drawInputs();
     this.drawCard();
     this.el.dataset.drawn = (performance.now() - started).toFixed(2);
@@ -551,8 +554,21 @@ class Explorer {
     let top = 2;
     for (const part of parts) { part.top = top + titled; part.height = down * stepY; top = part.top + part.height + 4; }
     const list = both ? [...parts, { row: "difference", top: top + titled, height: down * stepY }] : parts;
-    const context = sized(this.canvas, width, Math.max(40, (both ? top + titled + down * stepY : top) + 2));
+    const tall = Math.max(40, (both ? top + titled + down * stepY : top) + 2), dark = getComputedStyle(this.el).color;
     this.grid = { maps, across, left, stepX, stepY, width: w, height: h, parts, space: block.space, flat };
+    const key = [this.frame, this.layer, this.page, this.slice, this.scale, this.palette, this.order, this.only, both, w, width, tall, dark].join();
+    if (key !== this.sheetKey) this.drawSheet(sized(this.sheet, width, tall), { parts, list, both, titled, top });
+    this.sheetKey = key;
+    const context = sized(this.canvas, width, tall), place = maps.indexOf(this.map);
+    context.drawImage(this.sheet, 0, 0, width, tall);
+    for (const part of place < 0 ? [] : parts) {
+      this.mark(context, part, left + (place % across) * stepX, part.top + Math.floor(place / across) * stepY, w, h, flat);
+    }
+  }
+
+  /** All maps of the layer, without the marks of what is chosen: kept until something else than the choice changes. */
+  drawSheet(context, { parts, list, both, titled, top }) {
+    const { maps, across, left, stepX, stepY, width: w, height: h, flat } = this.grid;
     if (!maps.length) { this.ink(context); context.fillText(`no map is ${this.only}`, 8, 24); }
     const blocks = parts.map((part) => part.block), palette = this.palettes[this.palette], all = rangeOf(blocks, 0, "shared", this.palette);
     const most = both ? this.largestDifference(blocks) : 0;
@@ -564,7 +580,6 @@ class Explorer {
         const range = this.scale === "shared" ? all : rangeOf([part.block], map, "each", this.palette);
         if (flat) this.drawLine(context, part.block, map, range, x, y, w, h);
         else blit(context, mapImage(part.block, map, Math.min(this.slice, part.block.space[0] - 1), palette, range), x, y, w, h);
-        if (map === this.map) this.mark(context, part, x, y, w, h, flat);
       });
     }
     if (titled && parts.length < 2) { this.ink(context); context.fillText(`the second model has no layer ${this.form.path}`, left, top + 8); }
@@ -631,20 +646,26 @@ class Explorer {
   }
 
   drawStrip() {
-    this.thumbs.forEach(({ canvas, item }, layer) => {
-      const form = this.rows[0].layers[layer], [rows, columns] = form.thumb, values = this.rows[0].thumb(layer), chosen = layer === this.layer;
+    this.thumbs.forEach(({ canvas }, layer) => {
+      const form = this.rows[0].layers[layer], [rows, columns] = form.thumb, values = this.rows[0].thumb(layer);
       const size = 44, context = sized(canvas, size, size), ratio = rows / columns;
       const w = ratio <= 1 ? size : size / ratio, h = rows === 1 ? 12 : ratio <= 1 ? size * ratio : size;
       if (values.every(Number.isFinite)) blit(context, numbersImage(values, rows, columns, this.palettes.gray), (size - w) / 2, (size - h) / 2, w, h);
       else { context.fillStyle = "#d0303b"; context.font = "12px sans-serif"; context.fillText("NaN", 10, 26); }
-      item.setAttribute("aria-selected", chosen);
-      if (chosen) {
-        this.strip.setAttribute("aria-activedescendant", item.id);
-        const box = item.offsetLeft - this.strip.offsetLeft, view = this.strip.scrollLeft;
-        if (box < view || box + item.offsetWidth > view + this.strip.clientWidth) this.strip.scrollLeft = box - this.strip.clientWidth / 2;
-      }
     });
     this.drawScores();
+    this.markStrip();
+  }
+
+  /** Mark the chosen layer in the strip, and bring it into view. */
+  markStrip() {
+    const { item } = this.thumbs[this.layer], before = this.strip.querySelector("[aria-selected=true]");
+    if (before === item) return;
+    if (before) before.setAttribute("aria-selected", "false");
+    item.setAttribute("aria-selected", "true");
+    this.strip.setAttribute("aria-activedescendant", item.id);
+    const box = item.offsetLeft - this.strip.offsetLeft, view = this.strip.scrollLeft, room = this.strip.clientWidth - this.answer.offsetWidth;
+    if (box < view || box + item.offsetWidth > view + room) this.strip.scrollLeft = box - room / 2;
   }
 
   drawScores() {
