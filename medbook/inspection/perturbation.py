@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Perturbation', 'is_numbers', 'check_perturbation', 'with_contrast', 'noise_pattern', 'with_noise', 'moved', 'square',
-           'occluded', 'check_image', 'perturb', 'sweep', 'in_batches']
+           'occluded', 'check_image', 'perturb', 'in_batches', 'sweep']
 
 # %% ../../nbs/5_inspection/55_perturbation.ipynb #3a1dc8cc
 import functools
@@ -152,6 +152,17 @@ def perturb(image, perturbation):
     image = image if p.noise == 0 else with_noise(image, p.noise, p.seed)
     return image if p.occlusion is None else occluded(image, *p.occlusion, p.fill)
 
+# %% ../../nbs/5_inspection/55_perturbation.ipynb #d5781494
+def in_batches(model, pictures, batch_size):
+    """The model's scores (pictures, classes), a few pictures at a time; `InspectionError` for any other kind of output."""
+    parts = []
+    for start in range(0, len(pictures), batch_size):
+        output, _ = device_maps(model, pictures[start:start + batch_size], [])
+        if not hasattr(output, "shape") or len(output.shape) != 2:
+            raise InspectionError(f"model {model.name!r} gives no single array of scores (batch, classes)")
+        parts.append(to_numpy(output))
+    return np.concatenate(parts)
+
 # %% ../../nbs/5_inspection/55_perturbation.ipynb #3ed79769
 def sweep(model, image, name, values, *, base=None, batch_size=32):
     """The model's scores while one setting of a perturbation changes: a robustness curve.
@@ -180,14 +191,3 @@ def sweep(model, image, name, values, *, base=None, batch_size=32):
     pictures = np.stack([perturb(image, replace(base or Perturbation(), **{name: value})) for value in values])
     scores = in_batches(model, pictures, batch_size)
     return pd.DataFrame({name: values} | {f"score_{k}": column for k, column in enumerate(scores.T)})
-
-# %% ../../nbs/5_inspection/55_perturbation.ipynb #1b70df11
-def in_batches(model, pictures, batch_size):
-    """The model's scores (pictures, classes), a few pictures at a time; `InspectionError` for any other kind of output."""
-    parts = []
-    for start in range(0, len(pictures), batch_size):
-        output, _ = device_maps(model, pictures[start:start + batch_size], [])
-        if not hasattr(output, "shape") or len(output.shape) != 2:
-            raise InspectionError(f"model {model.name!r} gives no single array of scores (batch, classes)")
-        parts.append(to_numpy(output))
-    return np.concatenate(parts)
