@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 import nbformat
 import numpy as np
 from PIL import Image
+from playwright.sync_api import TimeoutError
 
 from tests.pictures import ROOT
 
@@ -178,11 +179,14 @@ READY = """() => document.querySelector('.jp-KernelName')?.textContent.includes(
 
 
 def _run_in_lab(page):
-    """Run all cells of the notebook that JupyterLab shows, once its kernel is there."""
+    """Run all cells of the notebook that JupyterLab shows, once its kernel is there; ask again where the menu did nothing."""
     page.wait_for_function(READY, timeout=120_000)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    page.wait_for_function(STARTED, timeout=30_000)
+    for patience in (8_000, 15_000, 30_000):
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        with contextlib.suppress(TimeoutError):
+            return page.wait_for_function(STARTED, timeout=patience)
+    raise TimeoutError("JupyterLab did not run the cells")
 
 
 @contextlib.contextmanager
