@@ -592,7 +592,7 @@ def test_mosaic_puts_every_map_in_its_place(seed, count, columns, pad, scale):
         low, high = (all_.min(), all_.max()) if scale != "signed" else (-abs(all_).max(), abs(all_).max())
         np.testing.assert_allclose(sheet[top:top + 4, left:left + 5], (one - low) / (high - low), atol=1e-5)
         seen[top:top + 4, left:left + 5] = False
-    assert (sheet[seen] == 1).all()
+    assert (sheet[seen] == (0.5 if scale == "signed" else 1)).all()
 
 
 def test_mosaic_of_other_shapes():

@@ -6,8 +6,8 @@
 __all__ = ['BOUNDS', 'example_network', 'Record', 'shown_whole', 'tensors', 'Recorder', 'recording', 'named', 'run_recorded',
            'fits', 'hint', 'check_shape', 'inputs_of', 'as_numbers', 'as_batch', 'Probe', 'LayerOutput', 'parts_of',
            'cached', 'spec_of', 'first_line', 'warn_of_weights', 'layer_outputs', 'same_name', 'find_layer',
-           'chosen_layers', 'device_maps', 'warn_if_not_finite', 'feature_maps', 'as_pictures', 'unit_range', 'mosaic',
-           'show_maps', 'Quantised', 'quantised', 'quantised_maps', 'saturation_bounds', 'map_statistics',
+           'chosen_layers', 'device_maps', 'warn_if_not_finite', 'feature_maps', 'as_pictures', 'unit_range', 'tiled',
+           'mosaic', 'show_maps', 'Quantised', 'quantised', 'quantised_maps', 'saturation_bounds', 'map_statistics',
            'layer_paths', 'kernel_pictures']
 
 # %% ../../nbs/5_inspection/51_feature_maps.ipynb #77c6237a
@@ -350,9 +350,17 @@ def warn_if_not_finite(output, maps):
         return
     first = next((path for path, values in maps.items() if not np.isfinite(values).all()), None)
     where = f"; the first such map is that of {first!r}" if first else ""
-    warnings.warn(f"the model's output is not finite (NaN or infinity){where}", stacklevel=3)
+    warnings.warn(f"the model's output is not finite (NaN or infinity){where}", stacklevel=4)
 
 # %% ../../nbs/5_inspection/51_feature_maps.ipynb #ce1170c1
+def _maps_of_part(model, images, layers, rows):
+    """`feature_maps` of some rows of a checked batch."""
+    output, maps = device_maps(model, tree.map_structure(lambda one: one[rows], images), layers)
+    maps = {path: to_numpy(tensor) for path, tensor in maps.items()}
+    warn_if_not_finite(output, maps)
+    return maps
+
+# %% ../../nbs/5_inspection/51_feature_maps.ipynb #fd64ead9
 def feature_maps(model, images, layers=None, *, batch_size=32):
     """What every layer makes of a batch of images, in one forward pass.
 
@@ -377,11 +385,8 @@ def feature_maps(model, images, layers=None, *, batch_size=32):
     images = as_batch(model, images)
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise InspectionError(f"batch_size: expected a positive integer, not {batch_size!r}")
-    count, parts = len(tree.flatten(images)[0]), []
-    for start in range(0, count, batch_size):
-        output, maps = device_maps(model, tree.map_structure(lambda one: one[start:start + batch_size], images), layers)  # noqa: B023
-        parts.append({path: to_numpy(tensor) for path, tensor in maps.items()})
-        warn_if_not_finite(output, parts[-1])
+    parts = [_maps_of_part(model, images, layers, slice(start, start + batch_size))
+             for start in range(0, len(tree.flatten(images)[0]), batch_size)]
     return parts[0] if len(parts) == 1 else {path: np.concatenate([part[path] for part in parts]) for path in parts[0]}
 
 # %% ../../nbs/5_inspection/51_feature_maps.ipynb #2f7fdab7
@@ -412,15 +417,25 @@ def unit_range(pictures, scale="each", axes=(0, 1)):
     return np.nan_to_num(shares, nan=0.5 if scale == "signed" else 0) if not finite.all() else shares
 
 # %% ../../nbs/5_inspection/51_feature_maps.ipynb #35fbb4aa
+def tiled(pictures, columns, pad, ground):
+    """Pictures (row, column, picture) side by side, `columns` of them in a row, with `pad` pixels of the grey `ground` between them."""
+    height, width, count = pictures.shape
+    rows = -(-count // columns)
+    sheet = np.full((rows * columns, height + pad, width + pad), ground, "float32")
+    sheet[:count, :height, :width] = np.moveaxis(pictures, -1, 0)
+    sheet = sheet.reshape(rows, columns, height + pad, width + pad).swapaxes(1, 2).reshape(rows * (height + pad), columns * (width + pad))
+    return sheet[:len(sheet) - pad, :sheet.shape[1] - pad]
+
+# %% ../../nbs/5_inspection/51_feature_maps.ipynb #7cf6d5c9
 def mosaic(maps, *, columns=None, pad=1, scale="each"):
     """The maps of one image side by side in one picture, row by row.
 
     Parameters
     ----------
     maps : (row, column, map); of a volume (slice, row, column, map) the middle slice is taken, of a signal (time, map) each map is
-        one row of the picture.
-    columns : maps in a row; None makes as many rows as columns.
-    pad : pixels of white between maps.
+        one row of the picture, and units (map,) are one row together.
+    columns : maps in a row; None makes about as many rows as columns.
+    pad : pixels between maps, white, or middle grey where that is zero ("signed").
     scale : "each" map by its own least and largest value, "shared" by those of all maps, or "signed", zero in the middle.
 
     Returns
@@ -434,13 +449,8 @@ def mosaic(maps, *, columns=None, pad=1, scale="each"):
     if np.ndim(maps) == 2:
         return unit_range(np.transpose(maps), scale, 1)
     pictures = unit_range(as_pictures(maps), scale)
-    height, width, count = pictures.shape
-    columns = math.ceil(math.sqrt(count)) if columns is None else min(columns, count)
-    rows = -(-count // columns)
-    sheet = np.ones((rows * columns, height + pad, width + pad), "float32")
-    sheet[:count, :height, :width] = np.moveaxis(pictures, -1, 0)
-    sheet = sheet.reshape(rows, columns, height + pad, width + pad).swapaxes(1, 2)
-    return sheet.reshape(rows * (height + pad), columns * (width + pad))[:rows * (height + pad) - pad, :columns * (width + pad) - pad]
+    columns = min(columns or math.ceil(math.sqrt(pictures.shape[-1])), pictures.shape[-1])
+    return tiled(pictures, columns, pad, 0.5 if scale == "signed" else 1.0)
 
 # %% ../../nbs/5_inspection/51_feature_maps.ipynb #6909e1ae
 def show_maps(maps, title=None, *, columns=None, pad=1, scale="each", cmap="gray", ax=None):
@@ -579,6 +589,15 @@ def _kernel(layer):
     return np.swapaxes(kernel, -1, -2) if "Transpose" in type(layer).__name__ else kernel
 
 # %% ../../nbs/5_inspection/51_feature_maps.ipynb #14c64465
+def _chosen(kernel, axis, wanted, name):
+    """The entries `wanted` along one axis of a kernel, or an InspectionError where it has no such entry."""
+    if wanted is None:
+        return kernel
+    if not set(wanted) <= set(range(kernel.shape[axis])):
+        raise InspectionError(f"{name}: expected numbers below {kernel.shape[axis]}, not {list(wanted)}")
+    return np.take(kernel, list(wanted), axis)
+
+# %% ../../nbs/5_inspection/51_feature_maps.ipynb #c8046790
 def kernel_pictures(model, layer, *, channels=None, filters=None):
     """A layer's weights as pictures, for `mosaic`.
 
@@ -599,11 +618,7 @@ def kernel_pictures(model, layer, *, channels=None, filters=None):
     """
     layers = {path: LayerOutput(path, one, (), "") for path, one in layer_paths(model).items()}
     kernel = _kernel(layers[find_layer(layers, layer)].layer)
-    for axis, wanted in ((-2, channels), (-1, filters)):
-        if wanted is not None and not set(wanted) <= set(range(kernel.shape[axis])):
-            name = "channels" if axis == -2 else "filters"
-            raise InspectionError(f"{name}: expected numbers below {kernel.shape[axis]}, not {list(wanted)}")
-        kernel = kernel if wanted is None else np.take(kernel, list(wanted), axis)
+    kernel = _chosen(_chosen(kernel, -2, channels, "channels"), -1, filters, "filters")
     if kernel.ndim < 4:
         return kernel[..., None] if kernel.ndim == 2 else np.swapaxes(kernel, 0, 1)
     return np.swapaxes(kernel, -1, -2).reshape(*kernel.shape[:-2], -1)
