@@ -999,7 +999,7 @@ def as_json(value):
     if isinstance(value, list | tuple | np.ndarray):
         return [as_json(entry) for entry in value]
     if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
+        return float(value) + 0.0 if math.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value
 
 # %% ../../nbs/5_inspection/54_pixel.ipynb #d46263dd
@@ -1074,7 +1074,7 @@ def draw_table(panel, values, title):
     panel.imshow(values if title != "entry" else np.zeros(values.shape), cmap=colours, vmin=-limit, vmax=limit, alpha=0.6)
     for (i, j), value in np.ndenumerate(values):
         if max(values.shape) <= 12 and np.isfinite(value):
-            text = f"{value:.0f}" if value == round(value) else f"{value:.{digits}f}"
+            text = f"{value + 0:.0f}" if value == round(value) else f"{value:.{digits}f}"
             panel.text(j, i, text, ha="center", va="center", fontsize=7)
     panel.set_title(title, fontsize=9)
     panel.set(xticks=[], yticks=[])
