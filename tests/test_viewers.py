@@ -145,6 +145,21 @@ def test_a_viewers_state_is_checked():
             setattr(viewer, name, value)
 
 
+def test_a_large_volume_is_sent_in_parts_when_it_is_asked_for(monkeypatch):
+    volume, masks = np.random.default_rng(0).integers(0, 4000, (5, 40, 40)), np.arange(8000).reshape(5, 40, 40) % 2 == 0
+    monkeypatch.setattr(viewers, "AT_ONCE", 3000)
+    viewer, sent = SliceViewer(volume, masks=masks), []
+    monkeypatch.setattr(SliceViewer, "send", lambda self, content, buffers: sent.append((content["start"], bytes(buffers[0]))))
+    viewers.send_parts(viewer, "hello", [])
+    assert viewer._data == b"" and sent == []
+    viewers.send_parts(viewer, "volume", [])
+    data = b"".join(part for _, part in sorted(sent))
+    assert (np.frombuffer(data, "<u2", volume.size) - 1 + viewer.packed.low == volume.ravel()).all()
+    assert (np.frombuffer(data, np.uint8)[2 * volume.size:] == masks.ravel()).all() and sent[0][0] == 9000 and len(sent) == 8
+    monkeypatch.setattr(viewers, "AT_ONCE", 10**6)
+    assert SliceViewer(volume, masks=masks)._data == data
+
+
 def test_one_image_nan_and_plain_numbers():
     image = volume_of((7, 9, 9))[0]
     image[2, 3] = np.nan

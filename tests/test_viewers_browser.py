@@ -159,6 +159,28 @@ def test_masks_are_laid_over_and_python_follows_the_screen(browser, server):
         watch.check()
 
 
+@pytest.mark.timeout(300)
+def test_a_large_volume_arrives_in_parts(browser, server):
+    made = "np.random.default_rng(0).integers(0, 1000, (12, 500, 500))"
+    cells = [f"import numpy as np\nfrom medbook.inspection.viewers import SliceViewer\nvolume = {made}",
+             "SliceViewer(volume, masks=volume > 990, windows={'all': (500, 1000)})"]
+    volume = np.random.default_rng(0).integers(0, 1000, (12, 500, 500))
+    with shown(browser, server, cells) as (page, watch):
+        canvas = page.locator("canvas.medbook-canvas")
+        page.wait_for_function("document.querySelector('.medbook-readout')?.textContent.startsWith('point')", timeout=60_000)
+        box = canvas.bounding_box()
+        scale = min(box["height"], box["width"]) / 500
+        for key, plane in (("Home", 0), ("End", 11)):
+            canvas.press(key)
+            for row, column in ((3, 7), (250, 100), (490, 499)):
+                canvas.hover(position={"x": box["width"] / 2 + scale * (column - 249.5), "y": box["height"] / 2 + scale * (row - 249.5)})
+                told = re.match(r"(\d+) · slice (\d+), row (\d+), column (\d+)(.*)", page.locator(".medbook-readout").inner_text())
+                value, *place = map(int, told.groups()[:4])
+                assert place[0] == plane and abs(place[1] - row) <= 1 and value == volume[tuple(place)]
+                assert (told[5] == " · mask") == (value > 990)
+        watch.check()
+
+
 def the_cases():
     """The labels and scores that the notebook makes."""
     rng = np.random.default_rng(1)

@@ -6,11 +6,28 @@ const HEIGHT = 420;             // of the picture, in CSS pixels
 const NOTHING = [58, 48, 92];   // colour of pixels without a value
 const REST = 150;               // milliseconds of rest before Python is told
 
-function numbers(view, bytes) {
-    if (bytes === 1) return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
-    const whole = view.byteOffset % bytes === 0;
-    const buffer = whole ? view.buffer : view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength);
-    return new Uint16Array(buffer, whole ? view.byteOffset : 0, view.byteLength / bytes);
+/** The volume's codes and the masks' bits, and what is still to come: a large volume follows in parts, for which `arrived` is called. */
+function received(model, facts, arrived) {
+    const voxels = facts.shape.reduce((product, size) => product * size, 1), size = voxels * (facts.bytes + (facts.masks.length ? 1 : 0));
+    const data = new Uint8Array(size), sent = model.get("_data"), parts = new Set();
+    const volume = {
+        codes: facts.bytes === 1 ? new Uint8Array(data.buffer, 0, voxels) : new Uint16Array(data.buffer, 0, voxels),
+        bits: facts.masks.length ? new Uint8Array(data.buffer, voxels * facts.bytes) : null, missing: size - sent.byteLength, stop: () => {},
+    };
+    data.set(new Uint8Array(sent.buffer, sent.byteOffset, sent.byteLength));
+    if (!volume.missing) return volume;
+    const part = (content, buffers) => {
+        if (content?.start === undefined || parts.has(content.start)) return;
+        parts.add(content.start);
+        const { buffer, byteOffset, byteLength } = buffers[0];
+        data.set(new Uint8Array(buffer, byteOffset, byteLength), content.start);
+        volume.missing -= byteLength;
+        arrived();
+    };
+    model.on("msg:custom", part);
+    volume.stop = () => model.off("msg:custom", part);
+    model.send("volume");
+    return volume;
 }
 
 /** The level of grey, 0 to 255, of a value under a window. */
@@ -63,8 +80,7 @@ function add(parent, tag, properties = {}, text = "") {
 
 function render({ model, el }) {
     const facts = model.get("_facts");
-    const codes = numbers(model.get("_codes"), facts.bytes);
-    const bits = facts.masks.length ? new Uint8Array(model.get("_bits").buffer, model.get("_bits").byteOffset) : null;
+    const volume = received(model, facts, () => draw()), { codes, bits } = volume;
     const state = {
         plane: model.get("plane"), place: [...model.get("place")], centre: model.get("centre"), width: model.get("width"),
         opacity: model.get("opacity"), zoom: 1, x: 0, y: 0, seen: facts.masks.map(() => true), pointer: null,
@@ -252,6 +268,10 @@ function render({ model, el }) {
 
     function read(at) {
         const found = voxel(at);
+        if (volume.missing) {
+            line.textContent = `the volume is coming, ${(volume.missing / 1e6).toFixed(0)} MB to go`;
+            return;
+        }
         if (!found) {
             line.textContent = "point at the picture to read a value";
             return;
@@ -381,6 +401,7 @@ function render({ model, el }) {
 
     return () => {
         watcher.disconnect();
+        volume.stop();
         if (waiting) cancelAnimationFrame(waiting);
         if (resting) { clearTimeout(resting); save(); }
         for (const name of names) model.off(`change:${name}`, follow);
