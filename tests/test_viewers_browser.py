@@ -36,6 +36,37 @@ def server(request):
         yield started
 
 
+@pytest.fixture(scope="module")
+def book(browser, server):
+    """One notebook with the viewers of all tests: (page, watch)."""
+    with shown(browser, server, [SLICES, MASKED, SCORES]) as (page, watch):
+        page.locator(".medbook-roc").wait_for()
+        page.wait_for_function("[...document.querySelectorAll('canvas.medbook-canvas')].every(one => one.getAttribute('aria-label'))")
+        yield page, watch
+        watch.check()
+
+
+def fresh(book, number=0):
+    """The page, its watch and one of its canvases, as it was at first."""
+    page, watch = book
+    viewer = page.locator(".medbook-slices").nth(number)
+    canvas = viewer.locator("canvas.medbook-canvas")
+    canvas.scroll_into_view_if_needed()
+    canvas.dblclick()
+    for key in ("a", "Home", "ArrowDown", "ArrowDown"):
+        canvas.press(key)
+    page.wait_for_timeout(500)
+    return page, watch, canvas
+
+
+def typed(page, threshold):
+    """Type a threshold."""
+    exact = page.get_by_role("spinbutton", name="threshold, exactly")
+    exact.fill(repr(threshold))
+    exact.press("Enter")
+    page.wait_for_timeout(60)
+
+
 def the_volume():
     """The volume that the notebook makes."""
     return np.random.default_rng(0).integers(-1000, 1000, (5, 8, 12))
@@ -59,104 +90,94 @@ def agree(canvas, expected, tall, wide):
 
 
 @pytest.mark.timeout(300)
-def test_a_volume_is_turned_windowed_and_read(browser, server):
+def test_a_volume_is_turned_windowed_and_read(book):
     volume = the_volume()
-    with shown(browser, server, [SLICES]) as (page, watch):
-        canvas = page.locator("canvas.medbook-canvas")
-        canvas.wait_for()
-        page.wait_for_function("document.querySelector('canvas.medbook-canvas').getAttribute('aria-label')")
-        assert canvas.get_attribute("aria-label") == "blocks, axial slice 3 of 5, window soft tissue, centre 40 HU, width 400 HU"
-        agree(canvas, grey_levels(volume[2], 40, 400), 16, 12)
-        before = canvas_pixels(canvas)
-        canvas.hover()
-        page.mouse.wheel(0, 120)
-        before = wait_for_change(page, canvas, before)
-        assert "axial slice 4 of 5" in canvas.get_attribute("aria-label")
-        agree(canvas, grey_levels(volume[3], 40, 400), 16, 12)
-        page.get_by_role("button", name="lung", exact=True).click()
-        before = wait_for_change(page, canvas, before)
-        agree(canvas, grey_levels(volume[3], -600, 1500), 16, 12)
-        canvas.press("3")
-        before = wait_for_change(page, canvas, before)
-        assert "window bone" in canvas.get_attribute("aria-label")
-        canvas.press("c")
-        before = wait_for_change(page, canvas, before)
-        assert "coronal slice 5 of 8" in canvas.get_attribute("aria-label")
-        agree(canvas, grey_levels(plane_of(volume, 1, 4), 400, 1800), 15, 12)
-        canvas.press("PageUp")
-        before = wait_for_change(page, canvas, before)
-        agree(canvas, grey_levels(plane_of(volume, 1, 0), 400, 1800), 15, 12)
-        canvas.press("s")
-        before = wait_for_change(page, canvas, before)
-        agree(canvas, grey_levels(plane_of(volume, 2, 6), 400, 1800), 15, 16)
-        canvas.press("a")
-        wait_for_change(page, canvas, before)
-        watch.check()
+    page, watch, canvas = fresh(book)
+    assert canvas.get_attribute("aria-label") == "blocks, axial slice 3 of 5, window soft tissue, centre 40 HU, width 400 HU"
+    agree(canvas, grey_levels(volume[2], 40, 400), 16, 12)
+    before = canvas_pixels(canvas)
+    canvas.hover()
+    page.mouse.wheel(0, 120)
+    before = wait_for_change(page, canvas, before)
+    assert "axial slice 4 of 5" in canvas.get_attribute("aria-label")
+    agree(canvas, grey_levels(volume[3], 40, 400), 16, 12)
+    page.get_by_role("button", name="lung", exact=True).click()
+    before = wait_for_change(page, canvas, before)
+    agree(canvas, grey_levels(volume[3], -600, 1500), 16, 12)
+    canvas.press("3")
+    before = wait_for_change(page, canvas, before)
+    assert "window bone" in canvas.get_attribute("aria-label")
+    canvas.press("c")
+    before = wait_for_change(page, canvas, before)
+    assert "coronal slice 5 of 8" in canvas.get_attribute("aria-label")
+    agree(canvas, grey_levels(plane_of(volume, 1, 4), 400, 1800), 15, 12)
+    canvas.press("PageUp")
+    before = wait_for_change(page, canvas, before)
+    agree(canvas, grey_levels(plane_of(volume, 1, 0), 400, 1800), 15, 12)
+    canvas.press("s")
+    before = wait_for_change(page, canvas, before)
+    agree(canvas, grey_levels(plane_of(volume, 2, 6), 400, 1800), 15, 16)
+    canvas.press("a")
+    wait_for_change(page, canvas, before)
+    watch.check()
 
 
 @pytest.mark.timeout(300)
-def test_dragging_changes_the_window_and_reset_brings_it_back(browser, server):
-    with shown(browser, server, [SLICES]) as (page, watch):
-        canvas = page.locator("canvas.medbook-canvas")
-        canvas.wait_for()
-        page.wait_for_timeout(500)
-        first = canvas_pixels(canvas)
-        box = canvas.bounding_box()
-        page.mouse.move(box["x"] + 150, box["y"] + 150)
-        page.mouse.down()
-        page.mouse.move(box["x"] + 250, box["y"] + 190, steps=4)
-        page.mouse.up()
-        dragged = wait_for_change(page, canvas, first)
-        centre, width = map(float, re.search(r"centre (\S+) HU, width (\S+) HU", canvas.get_attribute("aria-label")).groups())
-        assert width > 400 and centre > 40
-        asked = watch.asked
-        canvas.press("+")
-        larger = wait_for_change(page, canvas, dragged)
-        canvas.dblclick()
-        wait_for_change(page, canvas, larger)
-        page.wait_for_timeout(600)
-        assert (canvas_pixels(canvas) == first).all()
-        assert watch.asked <= asked + 3
-        watch.check()
+def test_dragging_changes_the_window_and_reset_brings_it_back(book):
+    page, watch, canvas = fresh(book)
+    page.wait_for_timeout(500)
+    first = canvas_pixels(canvas)
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + 150, box["y"] + 150)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 250, box["y"] + 190, steps=4)
+    page.mouse.up()
+    dragged = wait_for_change(page, canvas, first)
+    centre, width = map(float, re.search(r"centre (\S+) HU, width (\S+) HU", canvas.get_attribute("aria-label")).groups())
+    assert width > 400 and centre > 40
+    asked = watch.asked
+    canvas.press("+")
+    larger = wait_for_change(page, canvas, dragged)
+    canvas.dblclick()
+    wait_for_change(page, canvas, larger)
+    page.wait_for_timeout(600)
+    assert (canvas_pixels(canvas) == first).all()
+    assert watch.asked <= asked + 3
+    watch.check()
 
 
 @pytest.mark.timeout(300)
-def test_the_value_under_the_pointer_is_the_volumes(browser, server):
+def test_the_value_under_the_pointer_is_the_volumes(book):
     volume = the_volume()
-    with shown(browser, server, [SLICES]) as (page, watch):
-        canvas = page.locator("canvas.medbook-canvas")
-        canvas.wait_for()
-        page.wait_for_timeout(300)
-        box = canvas.bounding_box()
-        scale = min(box["height"] / 16, box["width"] / 12)
-        left, top = box["width"] / 2 - 6 * scale, box["height"] / 2 - 8 * scale
-        for row, column in ((0, 0), (3, 7), (7, 11)):
-            canvas.hover(position={"x": left + scale * (column + 0.5), "y": top + scale * 2 * (row + 0.5)})
-            told = page.locator(".medbook-readout").inner_text().replace("−", "-")
-            assert told == f"{volume[2, row, column]} HU · slice 2, row {row}, column {column} · 6.0, {2 * row:.1f}, {column:.1f} mm"
-        watch.check()
+    page, watch, canvas = fresh(book)
+    page.wait_for_timeout(300)
+    box = canvas.bounding_box()
+    scale = min(box["height"] / 16, box["width"] / 12)
+    left, top = box["width"] / 2 - 6 * scale, box["height"] / 2 - 8 * scale
+    for row, column in ((0, 0), (3, 7), (7, 11)):
+        canvas.hover(position={"x": left + scale * (column + 0.5), "y": top + scale * 2 * (row + 0.5)})
+        told = page.locator(".medbook-readout").first.inner_text().replace("−", "-")
+        assert told == f"{volume[2, row, column]} HU · slice 2, row {row}, column {column} · 6.0, {2 * row:.1f}, {column:.1f} mm"
+    watch.check()
 
 
 @pytest.mark.timeout(300)
-def test_masks_are_laid_over_and_python_follows_the_screen(browser, server):
-    cells = [MASKED.replace("SliceViewer(", "viewer = SliceViewer(") + "\nviewer"]
-    with shown(browser, server, cells) as (page, watch):
-        from medbook.inspection.viewers import overlaid
-        canvas = page.locator("canvas.medbook-canvas")
-        canvas.wait_for()
-        page.wait_for_timeout(300)
-        volume = the_volume()[2] / 7
-        bits = (np.arange(12) < 6).astype(np.uint8) + 2 * (np.arange(8)[:, None] < 2).astype(np.uint8)
-        seen = voxels(canvas, 8, 12, 8, 12).astype(int)
-        assert np.abs(seen - overlaid(grey_levels(volume, 0, 200), bits, 0.4)).max() <= 1
-        before = canvas_pixels(canvas)
-        page.get_by_role("checkbox", name="top").uncheck()
-        before = wait_for_change(page, canvas, before)
-        seen = voxels(canvas, 8, 12, 8, 12).astype(int)
-        assert np.abs(seen - overlaid(grey_levels(volume, 0, 200), bits & 1, 0.4)).max() <= 1
-        canvas.press("m")
-        wait_for_change(page, canvas, before)
-        watch.check()
+def test_masks_are_laid_over(book):
+    page, watch, canvas = fresh(book, 1)
+    from medbook.inspection.viewers import overlaid
+    page.wait_for_timeout(300)
+    volume = the_volume()[2] / 7
+    bits = (np.arange(12) < 6).astype(np.uint8) + 2 * (np.arange(8)[:, None] < 2).astype(np.uint8)
+    seen = voxels(canvas, 8, 12, 8, 12).astype(int)
+    assert np.abs(seen - overlaid(grey_levels(volume, 0, 200), bits, 0.4)).max() <= 1
+    before = canvas_pixels(canvas)
+    page.get_by_role("checkbox", name="top").uncheck()
+    before = wait_for_change(page, canvas, before)
+    seen = voxels(canvas, 8, 12, 8, 12).astype(int)
+    assert np.abs(seen - overlaid(grey_levels(volume, 0, 200), bits & 1, 0.4)).max() <= 1
+    canvas.press("m")
+    wait_for_change(page, canvas, before)
+    watch.check()
 
 
 @pytest.mark.timeout(300)
@@ -205,49 +226,50 @@ def same_numbers(page, threshold, prevalence=None):
 
 
 @pytest.mark.timeout(300)
-def test_the_threshold_gives_python_s_numbers(browser, server):
-    with shown(browser, server, [SCORES]) as (page, watch):
-        exact = page.get_by_role("spinbutton", name="threshold, exactly")
-        exact.wait_for()
-        same_numbers(page, 0.5)
-        ties = np.unique(the_cases()[1])[[5, 40]].tolist()
-        for threshold in (0, 1, 0.37, *ties, np.nextafter(ties[1], 1).item(), 1.5, -0.2, 0.123456789):
-            exact.fill(repr(threshold))
-            exact.press("Enter")
-            page.wait_for_timeout(50)
-            same_numbers(page, threshold)
-        slider = page.get_by_role("slider", name="threshold", exact=True)
-        exact.fill("0.4")
+def test_the_threshold_gives_python_s_numbers(book):
+    page, watch = book
+    typed(page, 0.5)
+    exact = page.get_by_role("spinbutton", name="threshold, exactly")
+    same_numbers(page, 0.5)
+    ties = np.unique(the_cases()[1])[[5, 40]].tolist()
+    for threshold in (0, 1, 0.37, *ties, np.nextafter(ties[1], 1).item(), 1.5, -0.2, 0.123456789):
+        exact.fill(repr(threshold))
         exact.press("Enter")
-        slider.press("ArrowRight")
         page.wait_for_timeout(50)
-        same_numbers(page, float(slider.input_value()))
-        assert slider.input_value() == "0.401"
-        watch.check()
+        same_numbers(page, threshold)
+    slider = page.get_by_role("slider", name="threshold", exact=True)
+    exact.fill("0.4")
+    exact.press("Enter")
+    slider.press("ArrowRight")
+    page.wait_for_timeout(50)
+    same_numbers(page, float(slider.input_value()))
+    assert slider.input_value() == "0.401"
+    watch.check()
 
 
 @pytest.mark.timeout(300)
-def test_prevalence_the_roc_curve_and_the_histogram_can_be_moved(browser, server):
-    with shown(browser, server, [SCORES]) as (page, watch):
-        slider = page.get_by_role("slider", name="prevalence")
-        slider.wait_for()
-        slider.press("Home")
-        page.wait_for_timeout(50)
-        same_numbers(page, 0.5, prevalence=0.0001)
-        page.get_by_role("button", name="prevalence of these cases").click()
-        page.wait_for_timeout(50)
-        same_numbers(page, 0.5)
-        dot = page.locator(".medbook-roc .point")
-        before = dot.get_attribute("cx"), dot.get_attribute("cy")
-        page.locator(".medbook-roc").click(position={"x": 80, "y": 60})
-        page.wait_for_timeout(300)
-        assert (dot.get_attribute("cx"), dot.get_attribute("cy")) != before
-        threshold = float(page.get_by_role("spinbutton").input_value())
-        assert threshold in the_cases()[1]
-        same_numbers(page, threshold)
-        page.locator(".medbook-histogram").click(position={"x": 300, "y": 80})
-        page.wait_for_timeout(300)
-        assert float(page.get_by_role("spinbutton").input_value()) != threshold
-        same_numbers(page, float(page.get_by_role("spinbutton").input_value()))
-        assert "threshold" in page.locator(".medbook-roc").get_attribute("aria-label")
-        watch.check()
+def test_prevalence_the_roc_curve_and_the_histogram_can_be_moved(book):
+    page, watch = book
+    typed(page, 0.5)
+    slider = page.get_by_role("slider", name="prevalence")
+    slider.wait_for()
+    slider.press("Home")
+    page.wait_for_timeout(50)
+    same_numbers(page, 0.5, prevalence=0.0001)
+    page.get_by_role("button", name="prevalence of these cases").click()
+    page.wait_for_timeout(50)
+    same_numbers(page, 0.5)
+    dot = page.locator(".medbook-roc .point")
+    before = dot.get_attribute("cx"), dot.get_attribute("cy")
+    page.locator(".medbook-roc").click(position={"x": 80, "y": 60})
+    page.wait_for_timeout(300)
+    assert (dot.get_attribute("cx"), dot.get_attribute("cy")) != before
+    threshold = float(page.get_by_role("spinbutton").input_value())
+    assert threshold in the_cases()[1]
+    same_numbers(page, threshold)
+    page.locator(".medbook-histogram").click(position={"x": 300, "y": 80})
+    page.wait_for_timeout(300)
+    assert float(page.get_by_role("spinbutton").input_value()) != threshold
+    same_numbers(page, float(page.get_by_role("spinbutton").input_value()))
+    assert "threshold" in page.locator(".medbook-roc").get_attribute("aria-label")
+    watch.check()
