@@ -26,10 +26,11 @@ def images(*shape, seed=0):
 
 
 def small_cnn(shape=(12, 14, 2), classes=3, activation="softmax", smooth=False):
-    """Two convolutions with large weights, so that scores differ between images; GELU instead of ReLU where slopes must be continuous."""
+    """Two convolutions with large weights, so that scores differ between images; no kinks (GELU, mean pooling) if `smooth`."""
+    pool = layers.AveragePooling2D if smooth else layers.MaxPooling2D
     act, spread = "gelu" if smooth else "relu", keras.initializers.RandomNormal(0.0, 0.4)
     return keras.Sequential([
-        keras.Input(shape), layers.Conv2D(4, 3, activation=act, kernel_initializer=spread, name="first"), layers.MaxPooling2D(name="pool"),
+        keras.Input(shape), layers.Conv2D(4, 3, activation=act, kernel_initializer=spread, name="first"), pool(name="pool"),
         layers.Conv2D(5, 3, padding="same", activation=act, kernel_initializer=spread, name="last"), layers.Flatten(),
         layers.Dense(classes, activation=activation, kernel_initializer=spread, name="head")])
 
@@ -396,6 +397,18 @@ def test_whole_numbers_and_multi_label_and_dense_outputs():
         at.saliency(dense, x)
     with pytest.raises(InspectionError, match="itself a map.*name the layer"):
         at.grad_cam(dense, x, target=1)
+
+
+def test_mixed_precision_gives_nearly_the_same_in_float32():
+    x = images(2, 12, 14, 2)
+    plain = small_cnn(activation=None)
+    with_policy = keras.models.clone_model(plain, clone_function=lambda layer: type(layer).from_config(
+        layer.get_config() | ({"dtype": "mixed_bfloat16"} if not isinstance(layer, layers.InputLayer) else {})))
+    with_policy.set_weights(plain.get_weights())
+    for method in ALL:
+        options = {at.rise: {"masks": 20}, at.integrated_gradients: {"steps": 8}}.get(method, {})
+        found, expected = method(with_policy, x, target=1, **options), method(plain, x, target=1, **options)
+        assert found.dtype == np.float32 and np.abs(found - expected).mean() < 0.1 * np.abs(expected).mean() + 0.02, method.__name__
 
 
 def test_tables_are_explained_feature_by_feature():

@@ -630,7 +630,7 @@ def grad_cam(model, images, *, target=None, layer=None, logits=False, input=None
 
 # %% ../../nbs/5_inspection/52_attribution.ipynb #5386555f
 def plus_plus_weights(maps, slopes):
-    """The weights of Grad-CAM++: Σ α max(g, 0) with α = 1 / (2 + g ΣA), α = 0 where the slope g is zero. Shapes as in `weighted_maps`."""
+    """The weights of Grad-CAM++: Σ α max(g, 0) with α = 1 / (2 + g ΣM), 0 where the slope g is zero. Shapes as in `weighted_maps`."""
     total = keras.ops.sum(maps, places(maps), keepdims=True)
     below = 2 + slopes * total
     sound = (slopes != 0) & (keras.ops.abs(below) > 1e-7)
