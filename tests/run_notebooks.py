@@ -29,11 +29,14 @@ def drop_noise(book):
 
 
 def drop_widgets(book):
-    """Remove the outputs that only a running kernel can draw; the figure beside a slider is what a page shows."""
+    """Remove what only a running kernel can draw; a widget's still picture stays, and the figure beside a slider is what a page shows."""
     view = "application/vnd.jupyter.widget-view+json"
     for cell in book.cells:
         if "outputs" in cell:
-            cell["outputs"] = [output for output in cell["outputs"] if view not in output.get("data", {})]
+            alive = [output for output in cell["outputs"] if view in output.get("data", {})]
+            cell["outputs"] = [output for output in cell["outputs"] if output not in alive or "image/png" in output["data"]]
+            for output in alive:
+                del output["data"][view]
     book.metadata.pop("widgets", None)
 
 

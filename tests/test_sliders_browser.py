@@ -4,6 +4,7 @@ import re
 import nbformat
 import pytest
 
+from tests.browser import READY
 from tests.pictures import chromium, lab, open_notebook
 from tests.run_notebooks import ROOT
 
@@ -29,7 +30,7 @@ def sliders_of(path):
 
 def run_all(page):
     """Run every cell; return when the last one has run."""
-    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=120_000, state="attached")
+    page.wait_for_function(READY, timeout=120_000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     page.wait_for_function("document.querySelectorAll('.jp-CodeCell').length > 5", timeout=60_000)
