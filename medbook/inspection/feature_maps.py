@@ -487,13 +487,15 @@ def quantised(maps):
     maps = maps if len(maps.shape) > 1 else keras.ops.reshape(maps, (-1, 1))
     whole = maps if len(maps.shape) > 2 else keras.ops.expand_dims(maps, -1)              # units: one map of them all
     axes = tuple(range(1, len(whole.shape) - 1))
-    finite = keras.ops.all(keras.ops.isfinite(whole), axes, keepdims=True)
-    low, high = (keras.ops.where(finite, end(whole, axes, keepdims=True), np.float32("nan")) for end in (keras.ops.min, keras.ops.max))
-    span = high - low
-    shares = keras.ops.where(span > 0, (whole - low) / keras.ops.where(span > 0, span, 1.0), 0.0)
-    values = keras.ops.cast(keras.ops.round(shares * 255), "uint8")
+    low, high = (end(whole, axes, keepdims=True) for end in (keras.ops.min, keras.ops.max))
+    some = high - low > 1e-36                                                             # below, 255 / span is infinite
+    steps = keras.ops.where(some, 255 / keras.ops.where(some, high - low, 1.0), 0.0)
+    shares = (whole - low) * steps                                                        # NaN or infinity times 0 is NaN
+    finite = keras.ops.isfinite(keras.ops.sum(shares, axes, keepdims=True))
+    values = keras.ops.cast(keras.ops.round(keras.ops.where(finite, shares, 0.0)), "uint8")
     values = values if len(maps.shape) > 2 else keras.ops.squeeze(values, -1)
-    return [values, *(keras.ops.sum(end, axes) for end in (low, high))]                   # the sum of one number takes its axes away
+    ends = [keras.ops.where(finite, end, np.float32("nan")) for end in (low, high)]
+    return [values, *(keras.ops.sum(end, axes) for end in ends)]                          # the sum of one number takes its axes away
 
 # %% ../../nbs/5_inspection/51_feature_maps.ipynb #f1726dd0
 def quantised_maps(model, images, layers=None):
