@@ -30,7 +30,7 @@ def small_cnn(shape=(12, 14, 2), classes=3, activation="softmax", smooth=False):
     pool = layers.AveragePooling2D if smooth else layers.MaxPooling2D
     act, spread = "gelu" if smooth else "relu", keras.initializers.RandomNormal(0.0, 0.4)
     return keras.Sequential([
-        keras.Input(shape), layers.Conv2D(4, 3, activation=act, kernel_initializer=spread, name="first"), pool(name="pool"),
+        keras.Input(shape), layers.Conv2D(4, 3, activation=act, kernel_initializer=spread, name="first"), pool(2, name="pool"),
         layers.Conv2D(5, 3, padding="same", activation=act, kernel_initializer=spread, name="last"), layers.Flatten(),
         layers.Dense(classes, activation=activation, kernel_initializer=spread, name="head")])
 
