@@ -8,7 +8,7 @@ import pytest
 
 from tests.run_notebooks import ROOT
 
-FILES = ("tests/test_inspection_backend.py", "tests/test_feature_maps.py", "tests/test_attribution.py", "tests/test_pixel.py", "tests/test_explorer.py")
+FILES = [f"tests/test_{name}.py" for name in ("inspection_backend", "feature_maps", "attribution", "pixel", "explorer")]
 
 
 @pytest.mark.timeout(900)
