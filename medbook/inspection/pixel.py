@@ -777,13 +777,16 @@ def joined(records, images, casts):
 
 # %% ../../nbs/5_inspection/54_pixel.ipynb #1519bbc5
 def _wiring(model, images):
-    """`wiring` for a checked batch."""
+    """`wiring` for a checked batch. Where no wire leaves the image, as an engine copies tensors without numbers, one image runs."""
     arrays, specs = tree.flatten(images), getattr(model, "inputs", None) or []
     known_types = len(specs) == len(arrays) and not isinstance(images, dict)
     types = [str(one.dtype) for one in (specs if known_types else arrays)]
     symbols = [keras.KerasTensor((1, *array.shape[1:]), kind) for array, kind in zip(arrays, types, strict=True)]
     probe = Wiring(model)
     probe.compute_output_spec(tree.pack_sequence_as(images, symbols))
+    if not any(isinstance(source, int) for node in probe.nodes.values() for source in node.sources):
+        one = [keras.ops.convert_to_tensor(array[:1], kind) for array, kind in zip(arrays, types, strict=True)]
+        probe.call(tree.pack_sequence_as(images, one))
     return probe.nodes
 
 # %% ../../nbs/5_inspection/54_pixel.ipynb #ec2682c4
