@@ -22,8 +22,9 @@ from medbook.inspection.perturbation import Perturbation, perturb
 
 def digits(channels=1, name="digits"):
     keras.utils.set_random_seed(0)
-    return keras.Sequential([layers.Input((12, 10, channels)), layers.Conv2D(5, 3, activation="relu", name="first"), layers.MaxPooling2D(2, name="pool"),
-                             layers.Flatten(name="flat"), layers.Dense(3, activation="softmax", name="scores")], name=name)
+    return keras.Sequential([layers.Input((12, 10, channels)), layers.Conv2D(5, 3, activation="relu", name="first"),
+                             layers.MaxPooling2D(2, name="pool"), layers.Flatten(name="flat"),
+                             layers.Dense(3, activation="softmax", name="scores")], name=name)
 
 
 def functional(shape, body):
@@ -121,7 +122,8 @@ def test_every_value_is_within_half_a_step_of_the_layers_own_output(opened):
     explorer = opened(model, image)
     for path, maps in feature_maps(model, prepare_image(model, image)).items():
         values, low, high = sent(explorer)[path]
-        assert (np.abs(restored(explorer, path).ravel() - maps.ravel()) <= np.broadcast_to((high - low) / 510 + 1e-6, values.shape).ravel()).all()
+        bound = np.broadcast_to((high - low) / 510 + 1e-6, values.shape).ravel()
+        assert (np.abs(restored(explorer, path).ravel() - maps.ravel()) <= bound).all()
 
 
 def test_several_inputs(opened):
@@ -139,9 +141,10 @@ def test_a_layer_knows_which_layer_it_looks_at(opened):
     assert named["backbone/conv"] == -1 and named["backbone/relu"] == "backbone/conv" and named["mean"] == "backbone/relu"
 
 
-@pytest.mark.parametrize("name, value, wanted", [("noise", 0.2, Perturbation(noise=0.2)), ("contrast", 2.0, Perturbation(contrast=2.0)),
-                                                 ("angle", 30, Perturbation(angle=30)), ("down", 2, Perturbation(shift=(2, 0))),
-                                                 ("right", -3, Perturbation(shift=(0, -3))), ("width", 0.5, Perturbation(center=0.5, width=0.5))])
+@pytest.mark.parametrize("name, value, wanted", [
+    ("noise", 0.2, Perturbation(noise=0.2)), ("contrast", 2.0, Perturbation(contrast=2.0)), ("angle", 30, Perturbation(angle=30)),
+    ("down", 2, Perturbation(shift=(2, 0))), ("right", -3, Perturbation(shift=(0, -3))),
+    ("width", 0.5, Perturbation(center=0.5, width=0.5))])
 def test_a_slider_changes_the_maps_as_its_perturbation_does(opened, name, value, wanted):
     model, image = digits(), picture()
     explorer = opened(model, image)
@@ -232,7 +235,8 @@ def test_two_images_and_two_models(opened):
     model = digits()
     pair = opened(model, picture(), compare=picture(seed=1))
     assert [row["title"] for row in pair.view.info["rows"]] == ["first image", "second image"] and pair.links == [0, 1, 2, 3]
-    np.testing.assert_allclose(restored(pair, "first", row=1)[0], feature_maps(model, picture(seed=1)[None, ..., None])["first"][0], atol=0.01)
+    wanted = feature_maps(model, picture(seed=1)[None, ..., None])["first"]
+    np.testing.assert_allclose(restored(pair, "first", row=1), wanted, atol=0.01)
     other = digits(name="other")
     keras.utils.set_random_seed(5)
     other.set_weights([np.random.default_rng(3).standard_normal(w.shape) for w in other.get_weights()])
@@ -286,10 +290,12 @@ def test_checkpoints_of_another_model_are_refused_and_leave_the_weights(opened, 
 def test_what_cannot_be_explored_is_refused_with_a_reason():
     unbuilt = keras.Sequential([layers.Conv2D(2, 3)], name="bare")
     for model, image, options, words in [
-            (unbuilt, picture(), {}, "'bare' has no weights yet"), (digits(), picture(5, 5), {}, "takes \\(batch, 12, 10, 1\\)"),
-            (digits(), picture(), {"layers": "nothing"}, "no layer 'nothing'"), (digits(), np.full((12, 10), np.nan), {}, "NaN or infinity"),
-            (digits(), picture(), {"classes": ["a", "b"]}, "2 classes are named, the model gives 3"), (digits(), picture(), {"target": "c"}, "target 'c'"),
-            ("no model", picture(), {}, "expected a keras.Model"), (digits(), np.array(["a"]), {}, "numbers")]:
+            (unbuilt, picture(), {}, "'bare' has no weights yet"), ("no model", picture(), {}, "expected a keras.Model"),
+            (digits(), picture(5, 5), {}, "takes \\(batch, 12, 10, 1\\)"), (digits(), np.array(["a"]), {}, "numbers"),
+            (digits(), np.full((12, 10), np.nan), {}, "NaN or infinity"),
+            (digits(), picture(), {"layers": "nothing"}, "no layer 'nothing'"),
+            (digits(), picture(), {"classes": ["a", "b"]}, "2 classes are named, the model gives 3"),
+            (digits(), picture(), {"target": "c"}, "target 'c'")]:
         count = len(ipywidgets.widgets.widget._instances)
         with pytest.raises(InspectionError, match=words):
             FeatureExplorer(model, image, **options)
@@ -314,6 +320,14 @@ def test_maps_that_are_not_finite_are_told(opened):
     model.set_weights(weights)
     explorer = opened(model, picture())
     assert "'scores'" in explorer.message and "NaN" in explorer.message
+    weights = digits().get_weights()
+    weights[0] = weights[0] * np.nan
+    through_training = opened(digits(), picture(), checkpoints=[weights])
+    assert through_training.message == ""
+    through_training.controls.checkpoint.value = 0
+    assert "NaN" in through_training.message and "first" in through_training.message
+    through_training.controls.checkpoint.value = 1
+    assert through_training.message == ""
 
 
 def test_a_model_that_fails_while_it_is_looked_at_is_told(opened, monkeypatch):

@@ -31,19 +31,18 @@ COUNT = """() => {
 
 SWITCH = """async ([selector, keys]) => {
     const target = document.querySelector(selector), wait = (ms) => new Promise((done) => setTimeout(done, ms));
-    const frames = [], drawn = [];
+    const frames = [], drawn = [], spans = [];
     target.focus();
     await wait(400);                                        // what was asked before has been asked
-    const from = performance.now();
     for (const key of keys) {
         await wait(20 + 30 * Math.random());
         const start = performance.now();
         target.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true, cancelable: true }));
         drawn.push(performance.now() - start);
         frames.push(await new Promise((done) => requestAnimationFrame(() => done(performance.now() - start))));
+        spans.push([start, performance.now()]);
     }
-    const to = performance.now();
-    return { frames, drawn, asked: window.asked.filter((at) => at >= from && at <= to).length };
+    return { frames, drawn, asked: window.asked.filter((at) => spans.some(([from, to]) => at >= from && at <= to)).length };
 }"""
 
 MOVE = """async ([name, key, moves]) => {
@@ -72,9 +71,15 @@ RUSH = """([name, key, moves]) => {
 }"""
 
 
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
 @pytest.fixture(scope="module", params=FRONTS)
-def page(request, tmp_path_factory):
-    with chromium() as browser, desk(request.param) as server, shown(browser, server, CELLS) as (page, watch):
+def page(request, browser, tmp_path_factory):
+    with desk(request.param) as server, shown(browser, server, CELLS) as (page, watch):
         page.wait_for_selector(".mbx[data-frame]")
         page.wait_for_selector(".medbook-explorer [role=slider][aria-label=noise]", state="attached")
         page.evaluate(COUNT)
@@ -213,3 +218,45 @@ def test_grad_cam_is_laid_over_the_input(page):
     assert coloured[0] < coloured[1]
     page.screenshot(path=page.folder / "cam.png")
     page.watch.check()
+
+
+SEVERAL = ["""
+import warnings
+import keras, numpy as np
+from medbook.inspection.explorer import FeatureExplorer
+from medbook.training.cnn import digits_double
+warnings.simplefilter("ignore")
+keras.utils.set_random_seed(0)
+one, two = np.random.default_rng(0).random((2, 28, 28)).astype("float32")
+model = digits_double()
+FeatureExplorer(model, one, compare=two)
+""", "FeatureExplorer(model, one, budget=3000)", """
+sick = digits_double()
+sick.layers[2].kernel.assign(sick.layers[2].kernel * np.nan)
+FeatureExplorer(sick, one)
+"""]
+
+
+@pytest.mark.timeout(300)
+def test_two_images_a_small_budget_and_a_message_on_a_narrow_page(browser, tmp_path):
+    with desk("voila") as server, shown(browser, server, SEVERAL, width=900) as (page, watch):
+        page.wait_for_function("document.querySelectorAll('.mbx[data-frame]').length === 3")
+        pair, small, sick = (page.locator(".mbx").nth(place) for place in range(3))
+        assert pair.locator(".mbx-inputs canvas").count() == 2
+        before = canvas_pixels(pair.locator(".mbx-maps canvas"))
+        pair.get_by_label("difference").check()
+        after = canvas_pixels(pair.locator(".mbx-maps canvas"))
+        assert before.shape != after.shape or not np.array_equal(before, after)
+        assert "every" not in small.locator(".mbx-title").inner_text() and "page 1 of 8" in small.locator(".mbx-pages").inner_text()
+        asked = watch.asked
+        small.locator(".mbx-layer").nth(2).click()
+        page.wait_for_function("!document.querySelectorAll('.mbx-title')[1].textContent.includes('coming')", timeout=20_000)
+        assert small.locator(".mbx-title").inner_text().startswith("maps of conv2d_1") and watch.asked > asked
+        assert canvas_pixels(small.locator(".mbx-maps canvas"))[..., :3].std() > 20
+        alert = sick.get_by_role("alert")
+        assert alert.is_visible() and "NaN" in alert.inner_text() and "conv2d" in alert.inner_text()
+        assert pair.get_by_role("alert").is_hidden()
+        wide = page.evaluate("[...document.querySelectorAll('.mbx')].map((one) => one.scrollWidth - one.clientWidth)")
+        assert max(wide) <= 1
+        page.screenshot(path=tmp_path / "narrow.png")
+        watch.check()

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['FORMS', 'SIDE', 'PALETTES', 'STATIC', 'START', 'HIGHEST', 'from_array', 'scaled_pixels', 'from_medical',
            'prepare_image', 'form_of', 'size_of', 'thumbnail', 'shown_input', 'Wiring', 'wired', 'paths_of',
-           'page_plan', 'class_scores', 'everything', 'overview', 'page_of', 'Side', 'Parcel', 'put_whole', 'put_held',
-           'thumb_places', 'first_not_finite', 'palette_bytes', 'ExplorerView', 'value_range', 'perturbed',
-           'picture_of', 'slider', 'sliders_for', 'perturbation_of', 'Controls', 'grad_cam_bytes', 'natural',
-           'checkpoint_names', 'take_weights', 'Weights', 'maps_of', 'draw_strip', 'small_png', 'still_picture',
-           'start_layer', 'links_between', 'two_sides', 'row_info', 'Looking', 'Showing', 'Answering', 'class_names',
-           'close_deep', 'FeatureExplorer']
+           'page_plan', 'class_scores', 'everything', 'overview', 'page_of', 'spoiled_weight', 'Side', 'Parcel',
+           'put_whole', 'put_held', 'thumb_places', 'first_not_finite', 'palette_bytes', 'ExplorerView', 'value_range',
+           'perturbed', 'picture_of', 'slider', 'sliders_for', 'perturbation_of', 'Controls', 'grad_cam_bytes',
+           'natural', 'checkpoint_names', 'take_weights', 'Weights', 'maps_of', 'draw_strip', 'small_png',
+           'still_picture', 'start_layer', 'links_between', 'two_sides', 'row_info', 'Looking', 'Showing', 'Answering',
+           'class_names', 'close_deep', 'FeatureExplorer']
 
 # %% ../../nbs/5_inspection/53_explorer.ipynb #b8329c94
 import base64
@@ -19,6 +19,7 @@ import io
 import math
 import re
 import time
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 
@@ -42,6 +43,7 @@ from medbook.inspection.feature_maps import (
     run_recorded,
     spec_of,
     tensors,
+    warn_of_weights,
 )
 from .perturbation import Perturbation, perturb
 
@@ -230,6 +232,13 @@ def page_of(maps, form, plan, page):
     return block, np.concatenate([low.ravel(), high.ravel()]), values.ravel()
 
 # %% ../../nbs/5_inspection/53_explorer.ipynb #36acf471
+def spoiled_weight(model):
+    """A sentence that names the first weight that is not finite; "" where all are."""
+    with warnings.catch_warnings(record=True, action="always") as said:
+        warn_of_weights(model)
+    return str(said[0].message) if said else ""
+
+# %% ../../nbs/5_inspection/53_explorer.ipynb #de7126a5
 class Side:
     """One row of the explorer: a model, its layers, and what they hold of the image looked at, within `budget` bytes."""
 
@@ -243,6 +252,7 @@ class Side:
         self.forms = cached(model, ("explorer: wiring", paths_of(self.forms), spec_of(batch)), lambda: wired(model, batch, self.forms))
         self.whole = sum(map(size_of, self.forms)) <= budget
         self.plans = [page_plan(form, budget) for form in self.forms]
+        self.spoiled = spoiled_weight(model)
         make, key = (everything, "explorer: all") if self.whole else (overview, "explorer: overview")
         self.forward = cached(model, (key, paths_of(self.forms), spec_of(batch)), lambda: compiled(make(model, self.forms), model))
 
@@ -313,9 +323,9 @@ def thumb_places(forms):
 
 # %% ../../nbs/5_inspection/53_explorer.ipynb #36f8c4f2
 def first_not_finite(side):
-    """A sentence that names the first layer whose maps are not finite; "" where all are."""
+    """A sentence that names the first layer whose maps, or else the first weight, that is not finite; "" where all are."""
     if np.isfinite(side.thumbs).all():
-        return ""
+        return side.spoiled
     places = thumb_places(side.forms)
     parts = zip(side.forms, places[:-1], places[1:], strict=True)
     worst = next(form["path"] for form, start, end in parts if not np.isfinite(side.thumbs[start:end]).all())
@@ -439,6 +449,7 @@ class Controls(widgets.VBox):
         self.overlay = widgets.Checkbox(description="Grad-CAM over the input", indent=False, layout=wide()["layout"])
         steps = [(name, place) for place, name in enumerate([*(name for name, _ in checkpoints), "as given"])]
         self.checkpoint = widgets.SelectionSlider(options=steps, value=len(checkpoints), description="weights", **wide())
+        self.checkpoint.add_class("medbook-weights")
         self.reset = widgets.Button(description="Reset", tooltip="Undo all changes to the image", layout=widgets.Layout(width="96%"))
         self.reset.on_click(lambda _: self.set())
         for widget in (*self.sliders.values(), self.target, self.overlay, self.checkpoint):
@@ -530,12 +541,13 @@ class Weights:
         self.own = model.get_weights() if self.named else None
 
     def take(self, place):
-        """Give the model the weights of the checkpoint at `place`, its own ones for the place behind the last."""
+        """Give the model the weights of the checkpoint at `place`, its own ones for the place behind the last; True if they changed."""
         if not self.named or place == self.at:
-            return
+            return False
         try:
             take_weights(self.model, self.own if place == len(self.named) else self.named[place][1])
             self.at = place
+            return True
         except InspectionError:
             self.restore()
             raise
@@ -711,7 +723,9 @@ class Showing:
     def _redraw(self):
         """The sliders, the class, the overlay or the weights have changed."""
         with self._told():
-            self.weights.take(self.controls.checkpoint.value)
+            if self.weights.take(self.controls.checkpoint.value):
+                for side in self.sides:
+                    side.spoiled = spoiled_weight(side.model)
             self._compute(perturbation_of(self.controls.values()))
             self._deliver()
 

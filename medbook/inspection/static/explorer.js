@@ -60,6 +60,11 @@ export function short(value) {
   return text.replace("-", "−");
 }
 
+/** The largest magnitude among numbers. */
+function largest(values) {
+  return values.reduce((most, value) => (Math.abs(value) > most ? Math.abs(value) : most), 0);
+}
+
 function positionText(layer, [z, r, c]) {
   if (layer.form === "units") return `unit ${c}`;
   if (layer.form === "signal") return `time ${c}`;
@@ -365,7 +370,7 @@ class Explorer {
   // -- choosing: everything here is drawn from what is held; the kernel is asked only afterwards
 
   choose(change) {
-    const before = this.layer, page = this.page;
+    const before = this.layer, page = this.page, old = (this.block() || this.form).space;
     Object.assign(this, change);
     this.asked = null;
     const layers = this.rows[0].layers;
@@ -375,6 +380,10 @@ class Explorer {
     const block = this.block();
     const [depth, rows, columns] = block ? block.space : this.form.space;
     this.map = Math.max(0, Math.min((block ? block.count : this.form.maps) - 1, this.map));
+    if (this.layer !== before) {                    // the same place of the picture, on the new layer's grid
+      this.pixel = [depth, rows, columns].map((count, axis) => Math.floor(((this.pixel[axis] + 0.5) * count) / old[axis]));
+      this.row = 0;
+    }
     const within = (value, count) => Math.max(0, Math.min(count - 1, value));
     this.pixel = [within(this.pixel[0], depth), within(this.pixel[1], rows), within(this.pixel[2], columns)];
     this.draw(false);
@@ -764,7 +773,10 @@ class Explorer {
     const tables = (card.tables || []).filter((table) => Array.isArray(table.values) && table.values.length);
     const signs = tables.length === 3 ? ["", "×", "="] : [];
     const row = make("div", { class: "mbx-tables" });
-    tables.forEach((table, place) => {
+    const lines = tables.map(({ values }) => (Array.isArray(values[0]) ? values : [values]));
+    const list = tables.length > 1 && lines.every((line) => line.length === 1 && line[0].length === lines[0][0].length) && lines[0][0].length > 7;
+    if (list) row.append(this.listTable(tables, lines.map((line) => line[0])));
+    else tables.forEach((table, place) => {
       if (signs[place]) row.append(make("span", { class: "mbx-sign", text: signs[place] }));
       row.append(this.table(table));
     });
@@ -777,17 +789,25 @@ class Explorer {
     return parts;
   }
 
-  /** A small table, coloured by its values; of a large one the middle. */
+  /** A cell coloured by its value's share of the largest of its table. */
+  cell(value, most, digits) {
+    const share = most ? value / most : 0, colour = share < 0 ? "47, 110, 180" : "210, 110, 40";
+    const text = !Number.isFinite(value) ? "·" : Number.isInteger(value) && (most === 0 || most >= 10) ? String(value) : value.toFixed(digits);
+    return make("td", { style: `background: rgba(${colour}, ${(0.55 * Math.abs(share)).toFixed(2)})`, text: text.replace("-", "−"), title: short(value) });
+  }
+
+  /** A small table, coloured by its values; of a large one the first 11 rows and columns. */
   table({ name, values }) {
-    const rows = (Array.isArray(values[0]) ? values : [values]).slice(0, 11);
-    let most = 0;
-    for (const line of rows) for (const value of line) if (Math.abs(value) > most) most = Math.abs(value);
-    const digits = rows[0].length > 3 ? 1 : 2;
-    const cell = (value) => {
-      const share = most ? value / most : 0, colour = share < 0 ? "47, 110, 180" : "210, 110, 40";
-      return make("td", { style: `background: rgba(${colour}, ${(0.55 * Math.abs(share)).toFixed(2)})`, text: Number.isFinite(value) ? value.toFixed(digits).replace("-", "−") : "·", title: short(value) });
-    };
-    return make("table", { class: "mbx-numbers" }, [make("caption", { text: name }), ...rows.map((line) => make("tr", {}, line.slice(0, 11).map(cell)))]);
+    const rows = (Array.isArray(values[0]) ? values : [values]).slice(0, 11), most = largest(rows.flat()), digits = rows[0].length > 3 ? 1 : 2;
+    const lines = rows.map((line) => make("tr", {}, line.slice(0, 11).map((value) => this.cell(value, most, digits))));
+    return make("table", { class: "mbx-numbers" }, [make("caption", { text: name }), ...lines]);
+  }
+
+  /** Several long rows as the columns of one table. */
+  listTable(tables, columns) {
+    const most = columns.map((column) => (column.every(Number.isInteger) ? 0 : largest(column))), head = make("tr", {}, tables.map(({ name }) => make("th", { scope: "col", text: name })));
+    const lines = columns[0].slice(0, 16).map((_, line) => make("tr", {}, columns.map((column, place) => this.cell(column[line], most[place], 3))));
+    return make("table", { class: "mbx-numbers mbx-list" }, [head, ...lines]);
   }
 
   describe() {
