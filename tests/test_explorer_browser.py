@@ -140,7 +140,7 @@ def test_a_slider_shows_new_maps(page):
     times = page.evaluate(MOVE, ["noise", "ArrowRight", 12])[2:]
     print(f"{page.front}: from the slider to the picture {statistics.median(times):.0f} ms (slowest {max(times):.0f})")
     after = maps_of(page)
-    assert statistics.median(times) < 250                                # 100 on a quiet machine; other tests run beside this one
+    assert statistics.median(times) < 300                                # 100 on a quiet machine; other tests run beside this one
     assert np.abs(after[..., :3].astype(int) - before[..., :3]).mean() > 2
     assert page.locator(".mbx-scores").inner_text() != scores
     page.screenshot(path=page.folder / "noise.png")

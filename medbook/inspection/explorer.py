@@ -10,7 +10,7 @@ __all__ = ['FORMS', 'SIDE', 'PALETTES', 'STATIC', 'START', 'HIGHEST', 'from_arra
            'perturbed', 'picture_of', 'slider', 'sliders_for', 'perturbation_of', 'Controls', 'grad_cam_bytes',
            'natural', 'checkpoint_names', 'take_weights', 'Weights', 'maps_of', 'draw_strip', 'small_png',
            'still_picture', 'start_layer', 'links_between', 'two_sides', 'row_info', 'Looking', 'Showing', 'Answering',
-           'class_names', 'close_deep', 'FeatureExplorer']
+           'Changing', 'class_names', 'close_deep', 'Saving', 'FeatureExplorer']
 
 # %% ../../nbs/5_inspection/53_explorer.ipynb #b8329c94
 import base64
@@ -762,6 +762,30 @@ class Answering:
         from medbook.inspection.pixel import explain_pixel
         return explain_pixel(self.sides[row].model, self.batches[row], layer, tuple(int(i) for i in index)).to_dict()
 
+# %% ../../nbs/5_inspection/53_explorer.ipynb #e7827784
+class Changing:
+    """The part of `FeatureExplorer` that looks at another image, and tells what went wrong."""
+
+    @property
+    def image(self):
+        """The image looked at, as the model takes it; set another to look at that."""
+        return self.bases[0]
+
+    @image.setter
+    def image(self, image):
+        try:
+            self._take_up(self.model, image)
+            self._compute(perturbation_of(self.controls.values()))
+            self._deliver()
+        except Exception as error:
+            self.view.message = first_line(error)
+            raise
+
+    @property
+    def message(self):
+        """What went wrong, in one sentence, or ""; it stands in the widget too."""
+        return self.view.message
+
 # %% ../../nbs/5_inspection/53_explorer.ipynb #6c17f4df
 def class_names(names, count):
     """The names of `count` scores: `names`, of which a single score takes the last, else "class 0", "class 1" …"""
@@ -783,8 +807,34 @@ def close_deep(widget):
             part.close()
     widgets.Widget.close(widget)
 
+# %% ../../nbs/5_inspection/53_explorer.ipynb #dffceea5
+class Saving:
+    """The part of `FeatureExplorer` that is left when the kernel is gone, and that frees what it held."""
+
+    def picture(self):
+        """What is shown, as PNG bytes: for files, saved notebooks and pages without a kernel."""
+        layer = self.view.selected.get("layer", self.chosen[0]) if self.sides[0].whole else self.chosen[0]
+        return still_picture(self.sides[0], picture_of(self.batches[0], self.limits), layer, self.view.status)
+
+    def _repr_mimebundle_(self, **options):
+        data = super()._repr_mimebundle_(**options)
+        return data | {"text/plain": repr(self), "image/png": base64.b64encode(self.picture()).decode("ascii")}
+
+    def __repr__(self):
+        side = self.sides[0] if self.sides else None
+        return f"FeatureExplorer({side.model.name!r}, {len(side.forms)} layers)" if side else "FeatureExplorer(closed)"
+
+    def close(self):
+        """Give the model its own weights back, and free the maps and the widgets."""
+        if getattr(self, "weights", None) is not None:
+            self.weights.restore()
+        if self.comm is not None:
+            self.unobserve_all()
+            close_deep(self)
+        self.sides, self.bases, self.batches, self.weights, self.model = [], [], [], None, None
+
 # %% ../../nbs/5_inspection/53_explorer.ipynb #a0fc1616
-class FeatureExplorer(Looking, Showing, Answering, widgets.GridBox):
+class FeatureExplorer(Looking, Showing, Answering, Changing, Saving, widgets.GridBox):
     """Look inside any Keras model, live: its layers, their feature maps, and the arithmetic behind each pixel.
 
     Parameters
@@ -836,45 +886,3 @@ class FeatureExplorer(Looking, Showing, Answering, widgets.GridBox):
         columns = widgets.Layout(grid_template_columns="220px minmax(0, 1fr)", width="100%")
         super().__init__([self.view, self.controls], layout=columns)
         self.add_class("medbook-explorer")
-
-    @property
-    def image(self):
-        """The image looked at, as the model takes it; set another to look at that."""
-        return self.bases[0]
-
-    @image.setter
-    def image(self, image):
-        try:
-            self._take_up(self.model, image)
-            self._compute(perturbation_of(self.controls.values()))
-            self._deliver()
-        except Exception as error:
-            self.view.message = first_line(error)
-            raise
-
-    @property
-    def message(self):
-        """What went wrong, in one sentence, or ""; it stands in the widget too."""
-        return self.view.message
-
-    def picture(self):
-        """What is shown, as PNG bytes: for files, saved notebooks and pages without a kernel."""
-        layer = self.view.selected.get("layer", self.chosen[0]) if self.sides[0].whole else self.chosen[0]
-        return still_picture(self.sides[0], picture_of(self.batches[0], self.limits), layer, self.view.status)
-
-    def _repr_mimebundle_(self, **options):
-        data = super()._repr_mimebundle_(**options)
-        return data | {"text/plain": repr(self), "image/png": base64.b64encode(self.picture()).decode("ascii")}
-
-    def __repr__(self):
-        side = self.sides[0] if self.sides else None
-        return f"FeatureExplorer({side.model.name!r}, {len(side.forms)} layers)" if side else "FeatureExplorer(closed)"
-
-    def close(self):
-        """Give the model its own weights back, and free the maps and the widgets."""
-        if getattr(self, "weights", None) is not None:
-            self.weights.restore()
-        if self.comm is not None:
-            self.unobserve_all()
-            close_deep(self)
-        self.sides, self.bases, self.batches, self.weights, self.model = [], [], [], None, None
