@@ -169,8 +169,9 @@ def write_notebook(folder, cells):
 
 
 STARTED = "[...document.querySelectorAll('.jp-InputPrompt')].some(prompt => /\\[(\\d+|\\*)\\]/.test(prompt.textContent))"
-ENDED = """done => document.querySelector("[data-mime-type='application/vnd.jupyter.error']") !== null
-    || [...document.querySelectorAll('.jp-OutputArea-output')].some(area => area.textContent.trim() === done)"""
+FAILED = "Traceback (most recent call last)"
+ENDED = """([done, failed]) => [...document.querySelectorAll('.jp-OutputArea-output')].map(area => area.textContent.trim())
+    .some(text => text === done || text.includes(failed))"""
 
 
 # JupyterLab calls a notebook idle before it has a kernel, and asks for one in a dialog when cells are run then
@@ -199,8 +200,8 @@ def shown(browser, desk, cells, *, width=1280, height=900, timeout=180_000):
         page.goto(desk.url(write_notebook(desk.folder, cells)), timeout=timeout)
         if desk.front == "lab":
             _run_in_lab(page)
-        page.wait_for_function(ENDED, arg=DONE, timeout=timeout)
-        errors = page.locator("[data-mime-type='application/vnd.jupyter.error']").all_inner_texts()
+        page.wait_for_function(ENDED, arg=[DONE, FAILED], timeout=timeout)
+        errors = page.locator(".jp-OutputArea-output", has_text=FAILED).all_inner_texts()
         assert errors == [], errors
         yield page, watch
     finally:
