@@ -216,3 +216,20 @@ def test_atomic_leaves_the_old_file_when_the_write_fails(tmp_path):
         partial.write_text("half")
         raise OSError(28, os.strerror(28))
     assert path.read_text() == "whole" and [item.name for item in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_every_epoch_is_kept_where_asked(squares, tmp_path):
+    """The weights after each epoch, as the explorer takes them; none without `keep_epochs`, and none of an older run."""
+    data = load(squares)
+    run = fit("digits_single", data, out=tmp_path / "run", epochs=3, members=2, keep_epochs=True, progress=False)
+    kept = {path.name for path in (tmp_path / "run" / "epochs").iterdir()}
+    assert kept == {f"member{member}-epoch{epoch}.npz" for member in (1, 2) for epoch in (1, 2, 3)}
+    again = fit("digits_single", data, out=tmp_path / "run", epochs=2, resume=False, progress=False)
+    assert not (tmp_path / "run" / "epochs").exists() and run.model is not again.model
+
+
+def test_the_last_epoch_kept_is_the_trained_network(squares, tmp_path):
+    run = fit("digits_single", load(squares), out=tmp_path / "run", epochs=2, members=1, keep_epochs=True, progress=False)
+    with np.load(tmp_path / "run" / "epochs" / "member1-epoch2.npz") as stored:
+        for place, value in enumerate(run.model.get_weights()):
+            np.testing.assert_array_equal(stored[f"weights_{place}"], value)

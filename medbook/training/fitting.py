@@ -13,6 +13,7 @@ __all__ = ['targets', 'loss_of', 'output_layer', 'class_weights', 'epoch_order',
 # %% ../../nbs/4_training/42_fitting.ipynb #69b7aaff
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -444,10 +445,10 @@ def device():
 
 # %% ../../nbs/4_training/42_fitting.ipynb #c88b0353
 class Folder:
-    """The folder of a run, or none (`path=None`: nothing is written)."""
+    """The folder of a run, or none (`path=None`: nothing is written); with `epochs`, every epoch's weights are kept in it."""
 
-    def __init__(self, path):
-        self.path, self.kept = None if path is None else Path(path), -np.inf
+    def __init__(self, path, *, epochs=False):
+        self.path, self.kept, self.epochs = None if path is None else Path(path), -np.inf, epochs
         if self.path:
             self.path.mkdir(parents=True, exist_ok=True)
             for left in self.path.glob(".partial-*"):
@@ -476,6 +477,7 @@ class Folder:
                 raise TrainingError(f"{self.path}: holds {own[0]}, which is not of a run of medbook; choose another folder")
             for name in ("checkpoint.npz", "history.csv", "model.keras", "predictions.csv", "report.html", "report.json"):
                 (self.path / name).unlink(missing_ok=True)
+            shutil.rmtree(self.path / "epochs", ignore_errors=True)
         self.write("run.json", json.dumps(info | {"status": "running"}, indent=2))
         return State()
 
@@ -497,10 +499,18 @@ class Folder:
 
     def keep(self, state, *, least=2):
         """Write the checkpoint, then the history it holds; not again within `least` seconds, for short epochs would wait for the disk."""
+        if self.path and self.epochs:
+            self.keep_epoch(state)
         if self.path and time.monotonic() - self.kept >= least:
             state.save(self.path / "checkpoint.npz")
             self.write("history.csv", pd.DataFrame(state.history).to_csv(index=False))
             self.kept = time.monotonic()
+
+    def keep_epoch(self, state):
+        """Write the weights alone, as arrays weights_0, weights_1, …, to epochs/member1-epoch1.npz and so on."""
+        (self.path / "epochs").mkdir(exist_ok=True)
+        with atomic(self.path / "epochs" / f"member{state.member + 1}-epoch{state.epoch}.npz") as partial, open(partial, "wb") as file:
+            np.savez(file, **{name: values for name, values in state.arrays.items() if name.startswith("weights_")})
 
     def finish(self, run):
         """Write all that a finished (or interrupted) run leaves; a complete one no longer needs its checkpoint."""
@@ -593,7 +603,7 @@ def members_of(model, dataset, recipe, seed):
 
 # %% ../../nbs/4_training/42_fitting.ipynb #9f3712ad
 def fit(model, dataset, *, out=None, epochs=None, batch_size=None, learning_rate=None, augment=None, balance=None, members=None,
-        patience=None, precision="auto", resume=True, progress=True, seed=0):
+        patience=None, precision="auto", resume=True, keep_epochs=False, progress=True, seed=0):
     """Train `model` on a `Dataset`'s train split and return a `Run`.
 
     `model` is a name in `ARCHITECTURES` or a Keras model that ends in softmax or sigmoid. `epochs`, `batch_size`,
@@ -601,7 +611,8 @@ def fit(model, dataset, *, out=None, epochs=None, batch_size=None, learning_rate
     `Recipe`; a model that is given trains on from its weights (`members` is then 1 unless asked for; further ones start afresh).
     `patience` stops after so many epochs without a lower loss on valid and keeps the best one. `precision` is "auto", "float32"
     or "bfloat16". With `out`, a folder, the run is written there and the same call goes on where it was stopped
-    (a model that is given must then start from the same weights).
+    (a model that is given must then start from the same weights). With `keep_epochs` too, its folder `epochs` keeps the weights
+    after every epoch: `medbook.inspection.FeatureExplorer(..., checkpoints=out)` shows them one after the other.
     Raises TrainingError for data that cannot be learnt from, a folder of another run, a loss that is not a number; OSError when
     the disk is full.
     """
@@ -615,7 +626,7 @@ def fit(model, dataset, *, out=None, epochs=None, batch_size=None, learning_rate
     networks = members_of(model, dataset, recipe, seed)
     worker = networks[0] if len(networks) == 1 else keras.models.clone_model(networks[0])
     info = describe(networks[0], dataset, recipe, precision=set_precision(worker, precision), patience=patience, seed=seed)
-    folder = Folder(out)
+    folder = Folder(out, epochs=keep_epochs)
     if resume and folder.complete(info):
         return Run.load(out)
     state = folder.begin(info, resume)
