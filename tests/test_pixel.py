@@ -8,8 +8,8 @@ import pytest
 from keras import layers
 
 from medbook.inspection.backend import InspectionError
-from medbook.inspection.feature_maps import feature_maps, layer_outputs
-from medbook.inspection.pixel import explain_in, explain_pixel, layer_tensors, receptive_field, weight
+from medbook.inspection.feature_maps import Record, feature_maps, layer_outputs
+from medbook.inspection.pixel import CallsOf, explain_in, explain_pixel, layer_tensors, one_layer, receptive_field, weight, wiring
 
 ACTIVATIONS = (None, "relu", "relu6", "leaky_relu", "sigmoid", "tanh", "elu", "gelu", "silu", "softmax", "softplus", "linear",
                lambda z: z * 2 + 1)
@@ -300,6 +300,51 @@ def test_several_inputs_give_a_field_each():
     assert receptive_field(model, images, "join", (4, 5, 2)) == [None, ((4, 7), (5, 8))]
     found = explain_pixel(model, images, "join", (4, 5, 1))
     assert found.field_box == ((4, 7), (5, 8)) and found.steps[0][0] == "copied from input 0 at (4, 5, 1)" and found.agrees
+
+
+def image_and_age(siamese=False):
+    """A model of an age and an image by name, or of two images."""
+    image, other = keras.Input((12, 10, 1), name="image"), keras.Input((12, 10, 1) if siamese else (2,), name="other" if siamese else "age")
+    left = layers.Conv2D(2, 3, name="conv")(image)
+    right = layers.Flatten()(layers.Conv2D(2, 3, name="second")(other)) if siamese else other
+    joined = layers.Concatenate(name="join")([layers.Flatten()(left), right])
+    given = [image, other] if siamese else {"image": image, "age": other}
+    return keras.Model(given, layers.Dense(2, name="out")(joined))
+
+
+def test_the_field_is_on_the_image_and_each_input_has_its_own():
+    model, images = image_and_age(), {"age": picture(1, 2), "image": picture(1, 12, 10, 1)}
+    found = explain_pixel(model, images, "conv", (2, 3, 1))
+    assert found.field_input == "image" and found.field_box == ((2, 5), (3, 6)) and found.fields == {"age": None, "image": ((2, 5), (3, 6))}
+    assert found.to_dict()["field_box"] == [[2, 5], [3, 6]]
+    assert explain_pixel(model, images, "conv", (2, 3, 1), input="age").field_box is None
+    with pytest.raises(InspectionError, match="no input 'sex': the model has 'age', 'image'"):
+        explain_pixel(model, images, "conv", (2, 3, 1), input="sex")
+    pair = [picture(1, 12, 10, 1), picture(1, 12, 10, 1, seed=1)]
+    assert explain_pixel(image_and_age(True), pair, "second", (2, 3, 1)).field_box is None
+    found = explain_pixel(image_and_age(True), pair, "second", (2, 3, 1), input=1)
+    assert found.field_input == "other" and found.field_box == ((2, 5), (3, 6))
+
+
+def test_a_layer_is_read_without_compiling_and_without_its_neighbours():
+    model, image = small(), picture(1, 12, 10, 2)
+    layer_outputs(model, image)
+    wiring(model, image)
+    kept = set(model.__dict__["_medbook_inspection"][1])
+    record = one_layer(model, "second", image)
+    assert record.path == "second" and set(model.__dict__["_medbook_inspection"][1]) == kept
+    for path in layer_outputs(model, image):
+        layer_tensors(model, image, path)
+    assert set(model.__dict__["_medbook_inspection"][1]) == kept
+    calls = CallsOf("conv#2")
+    for path in ("conv", "conv", "other", "conv2"):
+        calls.append(Record(path, None, [], None))
+    assert [one.path for one in calls] == ["conv", "conv"]
+
+
+def test_one_other_channel_is_singular():
+    found = explain_pixel(small(), picture(1, 12, 10, 2), "first", (3, 3, 0))
+    assert found.steps[1][0] == "1 other channel"
 
 
 def test_mixed_precision_says_its_tolerance_and_keeps_the_wires():
