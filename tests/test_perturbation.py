@@ -147,3 +147,20 @@ def test_sweep_refuses_what_it_cannot_do():
         sweep(keras.Sequential([keras.Input((24, 31, 1)), layers.Conv2D(3, 3)]), image, "angle", [1])
     with pytest.raises(InspectionError, match="takes"):
         sweep(network(), smooth(20, 20), "angle", [1])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_square_can_take_the_grey_around_it(seed):
+    rng = np.random.default_rng(seed)
+    image, side = rng.random((20, 17, 2)).astype("float32"), int(rng.integers(1, 7))
+    row, column = int(rng.integers(0, 20)), int(rng.integers(0, 17))
+    found = perturb(image, Perturbation(occlusion=(row, column, side), fill="around"))
+    inner, outer = square(image.shape, row, column, side), square(image.shape, row, column, 2 * side)
+    frame = np.zeros((20, 17), bool)
+    frame[outer] = True
+    frame[inner] = False
+    np.testing.assert_allclose(found[inner], np.broadcast_to(image[frame].mean(axis=0), found[inner].shape), atol=1e-5)
+    whole = perturb(image, Perturbation(occlusion=(10, 8, 40), fill="around"))
+    np.testing.assert_allclose(whole, np.broadcast_to(image.mean(axis=(0, 1)), whole.shape), atol=1e-5)
+    with pytest.raises(InspectionError, match="finite numbers"):
+        Perturbation(fill="above")

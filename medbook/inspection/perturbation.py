@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Perturbation', 'is_numbers', 'check_perturbation', 'with_contrast', 'noise_pattern', 'with_noise', 'moved', 'square',
-           'occluded', 'check_image', 'perturb', 'in_batches', 'sweep']
+           'mean_around', 'occluded', 'check_image', 'perturb', 'in_batches', 'sweep']
 
 # %% ../../nbs/5_inspection/55_perturbation.ipynb #3a1dc8cc
 import functools
@@ -30,7 +30,7 @@ class Perturbation:
     angle: float = 0.0                            # degrees about the centre; positive turns clockwise as seen
     shift: tuple = (0.0, 0.0)                     # rows down, columns to the right
     occlusion: tuple | None = None                # (row, column) of a square's middle, and its side
-    fill: float | None = None                     # value of the square; None: the mean of each channel
+    fill: float | str | None = None               # value of the square; None: each channel's mean; "around": that of a frame around it
     seed: int = 0                                 # of the noise
 
     def __post_init__(self):
@@ -49,7 +49,8 @@ def is_numbers(values, count):
 # %% ../../nbs/5_inspection/55_perturbation.ipynb #ef529464
 def check_perturbation(p):
     """Raise `InspectionError` for a perturbation that cannot be done."""
-    singles = [p.contrast, p.noise, p.angle, *(v for v in (p.center, p.width, p.fill) if v is not None)]
+    fill = None if isinstance(p.fill, str) and p.fill == "around" else p.fill
+    singles = [p.contrast, p.noise, p.angle, *(v for v in (p.center, p.width, fill) if v is not None)]
     if not is_numbers(singles, len(singles)):
         raise InspectionError(f"contrast, noise, angle, center, width and fill must be finite numbers, not {singles}")
     if (p.center is None) != (p.width is None) or (p.width is not None and p.width <= 0):
@@ -106,10 +107,21 @@ def square(shape, row, column, side):
     return tuple(cuts)
 
 # %% ../../nbs/5_inspection/55_perturbation.ipynb #4c085848
+def mean_around(image, row, column, side):
+    """Each channel's mean over a frame around a square, half as wide as the square; over the whole image where the frame is empty."""
+    outer, inner = (image[square(image.shape, row, column, length)] for length in (2 * side, side))
+    count = outer[..., 0].size - inner[..., 0].size
+    total = outer.sum(axis=(0, 1), dtype=np.float64) - inner.sum(axis=(0, 1), dtype=np.float64)
+    return total / count if count else image.mean(axis=(0, 1), dtype=np.float64)
+
+# %% ../../nbs/5_inspection/55_perturbation.ipynb #a7579f37
 def occluded(image, row, column, side, fill=None):
-    """A copy of an image (H, W, C) with a square of one value in it; `fill` None takes each channel's mean over the whole image."""
+    """A copy of an image (H, W, C) with a square of one value in it: `fill`; None takes each channel's mean over the whole image, and
+    "around" that over a frame around the square."""
+    if fill is None:
+        fill = image.mean(axis=(0, 1), dtype=np.float64)
     covered = image.copy()
-    covered[square(image.shape, row, column, side)] = image.mean(axis=(0, 1), dtype=np.float64) if fill is None else fill
+    covered[square(image.shape, row, column, side)] = mean_around(image, row, column, side) if isinstance(fill, str) else fill
     return covered
 
 # %% ../../nbs/5_inspection/55_perturbation.ipynb #c5834dfc
