@@ -236,8 +236,16 @@ def test_bayes_at_the_cases_own_prevalence_changes_nothing():
 
 
 def test_scores_in_32_bits_are_compared_as_they_are():
-    score = np.array([0.7, 0.2], np.float32)
-    assert operating_point([1, 0], score, 0.7)["tp"] == 0 and operating_point([1, 0], score, float(score[0]))["tp"] == 1
+    rng = np.random.default_rng(0)
+    for kind in (np.float16, np.float32, np.float64):
+        score, truth = rng.integers(0, 11, 60).astype(kind) / kind(10), np.arange(60) % 2
+        explorer = ThresholdExplorer(truth, score)
+        for threshold in (*(k / 10 for k in range(11)), *map(float, score), 0.7 - 1e-12, 0.7 + 1e-3):
+            wanted = int(np.sum((score >= threshold) & (truth == 1))), int(np.sum((score >= threshold) & (truth == 0)))
+            explorer.threshold = threshold
+            for found in (operating_point(truth, score, threshold), explorer.point):
+                assert (found["tp"], found["fp"]) == wanted
+    assert operating_point([1, 0], np.array([0.7, 0.2], np.float32), 0.7)["tp"] == 1
 
 
 def test_an_explorer_follows_its_threshold_and_prevalence():

@@ -285,16 +285,14 @@ COLOURS = ((230, 75, 60), (60, 150, 235), (240, 190, 40), (70, 190, 110), (190, 
 
 
 def overlaid(grey, bits, opacity):
-    """A grey picture with its masks over it: uint8 (rows, columns, 3). Masks that overlap are averaged.
+    """A grey picture with its masks over it: uint8 (rows, columns, 3). Where masks overlap, the last one lies on top.
 
     colour · opacity + grey · (1 − opacity) where a mask lies, grey elsewhere; `bits` as `pack_masks` makes them.
     """
     picture = np.repeat(grey[..., np.newaxis], 3, axis=-1).astype(np.float64)
-    members = (bits[..., np.newaxis] >> np.arange(8)) & 1
-    count = members.sum(axis=-1, keepdims=True)
-    colour = members @ np.array(COLOURS, float) / np.maximum(count, 1)
-    mixed = colour * opacity + picture * (1 - opacity)
-    return np.floor(np.where(count > 0, mixed, picture) + 0.5).astype(np.uint8)
+    top = np.frexp(bits)[1] - 1                                             # the place of the highest bit, −1 where there is none
+    mixed = np.array(COLOURS, float)[top] * opacity + picture * (1 - opacity)
+    return np.floor(np.where(bits[..., np.newaxis] > 0, mixed, picture) + 0.5).astype(np.uint8)
 
 # %% ../../nbs/5_inspection/56_viewers.ipynb #9f62b90f
 def png(picture, height, width):
@@ -445,26 +443,26 @@ class SliceViewer(_SliceTraits):
 
 # %% ../../nbs/5_inspection/56_viewers.ipynb #637f9e5b
 def check_scores(y_true, y_score):
-    """Labels as True and False (n,) and scores as float64 (n,); a pair of columns of probabilities becomes the second.
+    """Labels as True and False (n,) and scores (n,) in their own precision; a pair of columns of probabilities becomes the second.
 
     Raises `InspectionError` for lengths that differ, labels other than 0 and 1, one class alone, and scores outside [0, 1].
     """
     truth, score = np.asarray(y_true), np.asarray(y_score)
     if truth.ndim != 1 or truth.dtype.kind not in "buif" or not np.isin(truth, (0, 1)).all():
-        raise _refusal(f"y_true: {_told(truth)}; give one label 0 or 1 for each case")
+        raise _refusal(f"y_true: {_described(truth)}; give one label 0 or 1 for each case")
     if score.ndim == 2 and score.shape[1] == 2:
         score = score[:, 1]
     if score.shape != truth.shape or score.dtype.kind not in "buif":
-        raise _refusal(f"y_score: {_told(score)} for {len(truth)} labels; give one score a label, that of class 1")
-    score = score.astype(np.float64)
+        raise _refusal(f"y_score: {_described(score)} for {len(truth)} labels; give one score a label, that of class 1")
+    score = score if score.dtype in (np.float16, np.float32) else score.astype(np.float64)
     if not ((score >= 0) & (score <= 1)).all():
-        raise _refusal(f"y_score: {_told(score)}; give probabilities, 0 to 1, none of them NaN")
+        raise _refusal(f"y_score: {_described(score)}; give probabilities, 0 to 1, none of them NaN")
     if len(set(truth.tolist())) != 2:
-        raise _refusal(f"y_true: {_told(truth)}; a threshold has something to divide only where both classes are there")
+        raise _refusal(f"y_true: {_described(truth)}; a threshold has something to divide only where both classes are there")
     return truth.astype(bool), score
 
 # %% ../../nbs/5_inspection/56_viewers.ipynb #c67e231a
-def _told(array):
+def _described(array):
     """An array in a few words: its shape, kind and first odd values."""
     if array.ndim != 1 or array.dtype.kind not in "buif" or not array.size:
         return f"shape {array.shape} of {array.dtype}"
@@ -509,7 +507,8 @@ def operating_point(y_true, y_score, threshold, *, prevalence=None):
     ----------
     y_true : 0 or 1, (n,), both there.
     y_score : probabilities of class 1, (n,), or of both classes, (n, 2).
-    threshold : a number; score >= threshold is positive.
+    threshold : a number; score >= threshold is positive, compared in the scores' own precision as NumPy does with a Python number:
+        a float32 score of 0.7 reaches the threshold 0.7, though float32 has no number nearer to it than 0.699999988.
     prevalence : share of ill people where the test will be used, 0 to 1; None leaves PPV and NPV as they are among these cases.
 
     Returns
@@ -522,7 +521,7 @@ def operating_point(y_true, y_score, threshold, *, prevalence=None):
     """
     truth, score = check_scores(y_true, y_score)
     _check_numbers(threshold, prevalence)
-    positive = score >= threshold
+    positive = score >= float(threshold)
     tp, fp = int(np.sum(positive & truth)), int(np.sum(positive & ~truth))
     fn, tn = int(np.sum(truth)) - tp, int(np.sum(~truth)) - fp
     share = truth.mean().item() if prevalence is None else prevalence
@@ -538,13 +537,13 @@ class Steps:
 
     def counts(self, threshold):
         """(tp, fp, fn, tn) at a threshold, by looking up the first score that reaches it."""
-        at = np.searchsorted(self.scores, threshold, side="left")
+        at = np.searchsorted(self.scores, np.asarray(threshold, self.scores.dtype), side="left")
         tp, fp = int(self.ill[at]), int(self.healthy[at])
         return tp, fp, int(self.ill[0]) - tp, int(self.healthy[0]) - fp
 
 # %% ../../nbs/5_inspection/56_viewers.ipynb #8a633350
 def score_steps(y_true, y_score):
-    """`Steps` of labels and scores: scores float64 (k,), counts int32 (k + 1,). Sorted once, they answer for every threshold."""
+    """`Steps` of labels and scores: distinct scores (k,), counts int32 (k + 1,). Sorted once, they answer for every threshold."""
     truth, score = check_scores(y_true, y_score)
     scores, place = np.unique(score, return_inverse=True)
     each = (np.bincount(place, weights=group, minlength=len(scores)) for group in (truth, ~truth))
@@ -647,9 +646,10 @@ class ThresholdExplorer(_ThresholdTraits):
         if isinstance(classes, str) or len(names) != 2:
             raise _refusal(f"classes: {classes!r}; give two names, of class 0 and class 1")
         self.classes, self.title = names, str(title)
-        data = {"_scores": self.steps.scores, "_ill": self.steps.ill, "_healthy": self.steps.healthy}
-        super().__init__(**{name: values.tobytes() for name, values in data.items()}, _facts={"classes": names, "title": self.title},
-                         threshold=threshold, prevalence=prevalence)
+        digits = np.finfo(self.steps.scores.dtype).nmant + 1                # binary ones, to which the page rounds the threshold
+        data = {"_scores": self.steps.scores.astype(np.float64), "_ill": self.steps.ill, "_healthy": self.steps.healthy}
+        facts = {"classes": names, "title": self.title, "digits": digits}
+        super().__init__(**{name: values.tobytes() for name, values in data.items()}, _facts=facts, threshold=threshold, prevalence=prevalence)
 
     @property
     def point(self):

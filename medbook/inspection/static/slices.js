@@ -408,12 +408,12 @@ function render({ model, el }) {
     };
 }
 
-/** For each set of masks, a byte of bits, the mean colour of those that are seen: three numbers each. */
+/** For each set of masks, a byte of bits, the colour of the last of those that are seen: three numbers each. */
 function mixtures(seen, colours) {
     const mixes = new Float32Array(3 * 256);
     for (let set = 1; set < 256; set++) {
-        const members = colours.filter((_, number) => set & seen & 1 << number);
-        for (let c = 0; c < 3; c++) mixes[3 * set + c] = members.reduce((sum, one) => sum + one[c], 0) / Math.max(1, members.length);
+        const top = colours.findLast((_, number) => set & seen & 1 << number) || [0, 0, 0];
+        for (let c = 0; c < 3; c++) mixes[3 * set + c] = top[c];
     }
     return mixes;
 }

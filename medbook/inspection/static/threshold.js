@@ -23,9 +23,17 @@ export function firstAtLeast(scores, threshold) {
     return low;
 }
 
+/** A threshold in the scores' own precision, so many binary digits; halves go to the even neighbour, as NumPy rounds. */
+export function rounded(threshold, digits) {
+    if (digits > 52 || threshold === 0) return threshold;
+    const step = 2 ** Math.max(digits === 24 ? -149 : -24, Math.floor(Math.log2(Math.abs(threshold))) - digits + 1);
+    const share = threshold / step, low = Math.floor(share), rest = share - low;
+    return step * (rest > 0.5 || (rest === 0.5 && low % 2) ? low + 1 : low);
+}
+
 /** The four counts at a threshold. */
-export function counts({ scores, ill, healthy }, threshold) {
-    const at = firstAtLeast(scores, threshold);
+export function counts({ scores, ill, healthy, digits = 53 }, threshold) {
+    const at = firstAtLeast(scores, rounded(threshold, digits));
     return { tp: ill[at], fp: healthy[at], fn: ill[0] - ill[at], tn: healthy[0] - healthy[at] };
 }
 
@@ -117,7 +125,7 @@ function rocPath({ ill, healthy }, x, y) {
 function render({ model, el }) {
     const facts = model.get("_facts"), [healthyName, illName] = facts.classes;
     const steps = { scores: array(Float64Array, model.get("_scores")), ill: array(Int32Array, model.get("_ill")),
-                    healthy: array(Int32Array, model.get("_healthy")) };
+                    healthy: array(Int32Array, model.get("_healthy")), digits: facts.digits };
     const state = { threshold: model.get("threshold"), prevalence: model.get("prevalence") };
     const cases = steps.ill[0] + steps.healthy[0], own = steps.ill[0] / cases;
 
