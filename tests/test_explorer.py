@@ -257,16 +257,16 @@ def test_checkpoints_are_shown_and_the_models_own_weights_come_back(opened, tmp_
     changed = feature_maps(model, prepare_image(model, image))["first"]
     model.set_weights(own_weights)
     explorer = opened(model, image, checkpoints=tmp_path)
-    assert [name for name, _ in explorer.weights.named] == ["epoch_9", "epoch_10"]
+    assert [name for name, _ in explorer.weights.named] == ["checkpoint", "epoch_9", "epoch_10"]
     for choice in ([tmp_path / "checkpoint.npz"], [later]):
         other = opened(model, image, checkpoints=choice)
         other.controls.checkpoint.value = 0
         assert np.abs(restored(other, "first") - changed).max() < 0.02
         other.close()
-    for place in (0, 1):
+    for place in (0, 1, 2):
         explorer.controls.checkpoint.value = place
         assert explorer.message == "" and np.abs(restored(explorer, "first") - changed).max() < 0.02
-    explorer.controls.checkpoint.value = 2
+    explorer.controls.checkpoint.value = 3
     np.testing.assert_array_equal(restored(explorer, "first"), before)
     explorer.controls.checkpoint.value = 0
     explorer.close()
@@ -347,7 +347,8 @@ def test_images_are_prepared_for_the_model():
     grey, colour = digits(), digits(3)
     assert prepare_image(grey, picture()).shape == prepare_image(grey, picture(1, 12, 10, 1)).shape == (1, 12, 10, 1)
     assert prepare_image(colour, picture()).shape == (1, 12, 10, 3)
-    assert prepare_image(grey, (picture() * 255).astype("uint8")).max() <= 1
+    stored = (picture() * 255).astype("uint8")
+    np.testing.assert_array_equal(prepare_image(grey, stored)[0, ..., 0], stored)
     scan = MedicalImage(np.linspace(-1000, 1000, 64 * 48, dtype="float32").reshape(64, 48), units="HU", modality="CT")
     ready = prepare_image(colour, scan)
     assert ready.shape == (1, 12, 10, 3) and ready.min() == 0 and ready.max() == 1 and (np.diff(ready[0, :, 0, 0]) >= 0).all()
@@ -409,3 +410,146 @@ def test_the_page_finds_its_script_and_style(opened):
     view = opened(digits(), picture()).view
     assert "export default" in view._esm and ".mbx" in view._css and "http" not in view._css
     assert len(view.palettes) == 768 * len(module.PALETTES)
+
+
+def trained(model):
+    """Train a model a little, as somebody may while an explorer is open."""
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(picture(8, 12, 10, 1), np.arange(8) % 3, verbose=0)
+    return model.get_weights()
+
+
+def assert_weights(model, wanted):
+    for one, other in zip(model.get_weights(), wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_training_beside_an_open_explorer_is_not_undone(opened):
+    model = digits()
+    explorer = opened(model, picture(), checkpoints=[[w * 0.5 for w in model.get_weights()]])
+    new = trained(model)
+    explorer.close()                                              # nothing was put in, so nothing goes back
+    assert_weights(model, new)
+    explorer = opened(model, picture(), checkpoints=[[w * 0.5 for w in new]])
+    explorer.controls.checkpoint.value = 0
+    later = trained(model)                                        # from the checkpoint on
+    explorer.controls.checkpoint.value = 1
+    assert_weights(model, later)
+    explorer.controls.checkpoint.value = 0
+    assert_weights(model, [np.float32(w * 0.5) for w in new])
+    explorer.controls.checkpoint.value = 1                        # what was put in stands there: the own ones come back
+    assert_weights(model, later)
+    explorer.controls.checkpoint.value = 0
+    last = trained(model)
+    explorer.close()
+    assert_weights(model, last)
+
+
+def test_the_scores_are_those_of_predict(opened):
+    scaled = functional((12, 10, 1), lambda x: layers.Dense(2, activation="softmax", name="out")(
+        layers.Flatten(name="flat")(layers.Rescaling(1 / 255, name="scale")(x))))
+    stored = (picture() * 255).astype("uint8")
+    for model in (scaled, digits()):
+        for image in (stored, stored[..., None], stored.astype("float32")):
+            wanted = model.predict(image.reshape(1, 12, 10, 1), verbose=0)[0]
+            np.testing.assert_allclose(opened(model, image).sides[0].scores, wanted, atol=1e-5)
+    scan = MedicalImage(picture(40, 30) * 900)
+    explorer = opened(scaled, scan)
+    assert "windowed to [0, 1]" in explorer.message and "'scale'" in explorer.message and "prepare=" in explorer.message
+    assert opened(scaled, scan, prepare=lambda image: stored).message == opened(digits(), scan).message == ""
+
+
+def test_the_field_is_on_the_input_that_is_shown(opened):
+    image, age = layers.Input((12, 10, 1), name="image"), layers.Input((2,), name="age")
+    joined = layers.Concatenate(name="join")([age, layers.Flatten(name="flat")(layers.Conv2D(3, 3, name="conv")(image))])
+    model = keras.Model({"age": age, "image": image}, layers.Dense(2, name="out")(joined))
+    card = opened(model, {"age": picture(2), "image": picture(12, 10, 1)}).explain("conv", (2, 3, 1))
+    assert card["field_box"] == [[2, 5], [3, 6]] and card["field_input"] == "image"
+    other = layers.Input((12, 10, 1), name="other")
+    halves = [layers.GlobalAveragePooling2D(name=f"mean{k}")(layers.Conv2D(3, 3, name=f"conv{k}")(x)) for k, x in enumerate((image, other))]
+    pair = opened(keras.Model([image, other], layers.Dense(2, name="out")(layers.Subtract(name="minus")(halves))),
+                  [picture(12, 10, 1), picture(12, 10, 1, seed=1)])
+    assert pair.explain("conv0", (2, 3, 1))["field_box"] == [[2, 5], [3, 6]] and pair.explain("conv1", (2, 3, 1))["field_box"] is None
+    froms = {one["path"]: one["from"] for one in pair.view.info["rows"][0]["layers"]}
+    assert froms["conv0"] == -1 and froms["conv1"] == -2
+
+
+def test_pixels_of_one_layer_need_one_run(opened, monkeypatch):
+    from medbook.inspection import pixel
+    explorer, runs = opened(digits(), picture()), []
+    original = pixel.one_layer
+    monkeypatch.setattr(pixel, "one_layer", lambda *arguments: runs.append(arguments[1]) or original(*arguments))
+    for row in range(4):
+        explorer.explain("first", (row, 2, 1))
+    explorer.explain("pool", (1, 1, 0))
+    assert runs == ["first", "pool"]
+    explorer.controls.sliders["contrast"].value = 2.0
+    wanted = feature_maps(explorer.model, explorer.batches[0])["scores"][0, 1]
+    assert runs == ["first", "pool"] and abs(explorer.explain("scores", (1,))["value"] - wanted) < 1e-5 and len(runs) == 3
+
+
+def test_a_film_shows_its_middle_frame_on_a_scale_of_its_own():
+    frames = np.stack([picture(20, 20, 3, seed=k) * 200 + 55 * k for k in range(2)]).astype("float32")
+    ready = prepare_image(digits(3), MedicalImage(frames))
+    np.testing.assert_array_equal(ready, prepare_image(digits(3), MedicalImage(frames[1])))
+    assert ready.shape == (1, 12, 10, 3) and 0 <= ready.min() < ready.max() <= 1
+    grey = np.stack([picture(20, 20, seed=k) * 10 ** k for k in range(4)])
+    np.testing.assert_array_equal(prepare_image(digits(), MedicalImage(grey)), prepare_image(digits(), MedicalImage(grey[2])))
+
+
+def test_sliders_follow_an_image_of_another_size(opened):
+    model = functional((None, None, 1), lambda x: layers.Dense(2, name="out")(layers.GlobalAveragePooling2D(name="mean")(
+        layers.Conv2D(3, 3, name="conv")(x))))
+    explorer = opened(model, picture(16, 16))
+    explorer.image = picture(40, 60)
+    fresh = opened(model, picture(40, 60)).controls.sliders
+    for name, one in explorer.controls.sliders.items():
+        assert name == "fill" or (one.min, one.max, one.value) == (fresh[name].min, fresh[name].max, fresh[name].value)
+    explorer.controls.set(size=6, row=30, column=55)
+    frame = explorer.view.frame
+    explorer.image = picture(16, 16)
+    assert explorer.view.frame == frame + 1 and explorer.controls.sliders["column"].value == 15 and explorer.message == ""
+
+
+def test_a_second_model_with_fewer_classes_goes_without_grad_cam(opened):
+    few = functional((12, 10, 1), lambda x: layers.Dense(2, name="out")(layers.Flatten(name="flat")(layers.Conv2D(4, 3, name="conv")(x))))
+    explorer = opened(digits(), picture(), compare=few)
+    explorer.controls.overlay.value = True
+    explorer.controls.target.value = 2
+    frame = explorer.view.frame
+    explorer.controls.sliders["noise"].value = 0.1
+    cams = [row["cam"] for row in explorer.view.info["rows"]]
+    assert explorer.view.frame == frame + 1 and cams[0] is not None and cams[1] is None and "gives 2 scores" in explorer.message
+    explorer.controls.target.value = 1
+    assert all(row["cam"] for row in explorer.view.info["rows"]) and explorer.message == ""
+
+
+def test_grad_cam_of_a_chosen_layer(opened):
+    from medbook.inspection.attribution import grad_cam
+    explorer, image = opened(digits(), picture()), picture()[None, ..., None]
+    explorer.controls.overlay.value, explorer.controls.target.value = True, 1
+    assert [path for _, path in explorer.controls.cam_layer.options] == [None, "first", "pool"]
+    for layer in ("first", "pool"):
+        explorer.controls.cam_layer.value = layer
+        place = explorer.view.info["rows"][0]["cam"]
+        heat = np.frombuffer(explorer.view.pixels, "uint8")[place["at"]:place["at"] + 120].reshape(12, 10)
+        wanted = np.maximum(grad_cam(explorer.model, image, target=1, layer=layer, logits=True)[0], 0)
+        assert explorer.message == "" and np.abs(heat / 255 - wanted / (wanted.max() or 1)).max() < 0.01
+
+
+@pytest.mark.parametrize("budget, compare", [(0, None), (1, True), (150, True), (-5, None), (2.5, None), (True, None)])
+def test_a_budget_that_holds_nothing_is_refused(budget, compare):
+    with pytest.raises(InspectionError, match="budget"):
+        FeatureExplorer(digits(), picture(), budget=budget, compare=picture(seed=1) if compare else None)
+    assert module.page_plan({"space": [3, 9, 7], "maps": 5}, 0)[0] == 9         # it ends, whatever it is asked for
+
+
+def test_a_fixed_batch_is_refused_unless_it_is_one():
+    for count in (1, 4):
+        inputs = layers.Input((12, 10, 1), batch_size=count)
+        model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(inputs)), name="fixed")
+        if count == 1:
+            FeatureExplorer(model, picture()).close()
+            continue
+        with pytest.raises(InspectionError, match="'fixed' takes batches of exactly 4 images"):
+            FeatureExplorer(model, picture())

@@ -50,14 +50,33 @@ function isDead(block, map) {
   return block.low[map] === block.high[map] && (!single || block.low[map] === 0);
 }
 
+/** The map to show first: the first one, or where it is dead the one with the largest spread. */
+function liveliest(block) {
+  if (!isDead(block, 0)) return 0;
+  let best = 0;
+  for (let map = 1; map < block.count; map++) if (block.high[map] - block.low[map] > block.high[best] - block.low[best]) best = map;
+  return best;
+}
+
 // ---------- numbers in words ----------
 
 export function short(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return "NaN";
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
   const size = Math.abs(value);
-  const text = size !== 0 && (size < 0.001 || size >= 1e5) ? value.toExponential(2) : value.toFixed(size >= 100 ? 1 : 3);
+  const text = size !== 0 && (size < 0.001 || size >= 1e5) ? value.toExponential(2) : value.toFixed(size >= 100 ? 1 : size && size < 0.1 ? 1 - Math.floor(Math.log10(size)) + 1 : 3);
   return text.replace("-", "−");
+}
+
+/** Decimals that give the largest number of a table three significant digits. */
+function decimals(most) {
+  return most > 0 && Number.isFinite(most) ? Math.max(0, Math.min(6, 2 - Math.floor(Math.log10(most)))) : 0;
+}
+
+/** A number with so many decimals; what rounds to zero is "0", without a sign. */
+function fixed(value, digits) {
+  const text = value.toFixed(digits);
+  return Number(text) === 0 ? "0" : text;
 }
 
 /** The largest magnitude among numbers. */
@@ -216,7 +235,7 @@ function choice(label, names, onchange) {
 class Explorer {
   constructor(model, el) {
     Object.assign(this, { model, el, id: `mbx${++serial}`, layer: 0, page: 0, map: 0, pixel: [0, 0, 0], slice: null, zoom: 1, scale: "each",
-      palette: "gray", order: "number", only: "all", difference: false, pinned: false, row: 0, question: 0, frame: 0 });
+      palette: "gray", order: "number", only: "all", difference: false, pinned: false, row: 0, question: 0, frame: 0, fresh: true });
     this.layer = model.get("start").layer || 0;
     this.build();
     this.listeners = {
@@ -249,7 +268,7 @@ class Explorer {
     const block = this.block();
     if (!block) return [];
     let maps = [...Array(block.count).keys()];
-    if (this.only !== "all") maps = maps.filter((map) => isDead(block, map) === (this.only === "dead"));
+    if (this.only !== "all") maps = maps.filter((map) => isDead(block, map) === (this.only === "silent"));
     if (this.order === "strongest") maps.sort((a, b) => block.high[b] - block.high[a]);
     return maps;
   }
@@ -270,7 +289,7 @@ class Explorer {
     [scale, this.scaleBox] = choice("scale", ["each", "shared"], () => { this.scale = this.scaleBox.value; redraw(); });
     [palette, this.paletteBox] = choice("colours", PALETTES.slice(0, 4), () => { this.palette = this.paletteBox.value; redraw(); });
     [order, this.orderBox] = choice("order", ["number", "strongest"], () => { this.order = this.orderBox.value; redraw(); });
-    [only, this.onlyBox] = choice("show", ["all", "alive", "dead"], () => { this.only = this.onlyBox.value; redraw(); });
+    [only, this.onlyBox] = choice("show", ["all", "active", "silent"], () => { this.only = this.onlyBox.value; redraw(); });
     this.search = make("input", { type: "search", placeholder: "map number or layer  ( / )", "aria-label": "find a map by its number, or a layer by its name",
       oninput: () => this.find(this.search.value), onkeydown: (event) => { if (event.key === "Enter" || event.key === "Escape") this.scroll.focus(); } });
     const zoom = (factor, name, text) => make("button", { type: "button", "aria-label": name, title: name, text, onclick: () => this.setZoom(factor) });
@@ -326,6 +345,7 @@ class Explorer {
     this.layer = Math.min(this.layer, this.rows[0].layers.length - 1);
     this.frame = this.model.get("frame");
     this.asked = null;
+    this.greet();
     this.draw();
     this.drawMessage();
     this.drawStatus();
@@ -367,6 +387,12 @@ class Explorer {
     });
   }
 
+  /** On a layer that was just opened choose a map that is not dead, once its maps are here. */
+  greet() {
+    const block = this.block();
+    if (this.fresh && block) { this.map = liveliest(block); this.fresh = false; }
+  }
+
   // -- choosing: everything here is drawn from what is held; the kernel is asked only afterwards
 
   choose(change) {
@@ -376,7 +402,9 @@ class Explorer {
     const layers = this.rows[0].layers;
     this.layer = Math.max(0, Math.min(layers.length - 1, this.layer));
     this.page = Math.max(0, Math.min(this.rows[0].pages[this.layer][2] - 1, this.page));
-    if (this.layer !== before) { this.slice = null; this.scroll.scrollTop = 0; }
+    if (this.layer !== before) { this.slice = null; this.scroll.scrollTop = 0; this.fresh = this.map === 0; }
+    else if ("map" in change) this.fresh = false;
+    this.greet();
     const block = this.block();
     const [depth, rows, columns] = block ? block.space : this.form.space;
     this.map = Math.max(0, Math.min((block ? block.count : this.form.maps) - 1, this.map));
@@ -524,7 +552,7 @@ class Explorer {
     let dead = 0;
     if (form.form === "units") { for (const value of block.values) dead += block.low[0] + (value / 255) * (block.high[0] - block.low[0]) === 0; }
     else for (let map = 0; map < block.count; map++) dead += isDead(block, map);
-    const things = form.form === "units" ? `${form.shape[0]} units, ${dead} at zero` : `${form.maps} map${form.maps === 1 ? "" : "s"}, ${dead} dead${block.count < form.maps ? " of those shown" : ""}`;
+    const things = form.form === "units" ? `${form.shape[0]} units, ${dead} at zero` : `${form.maps} map${form.maps === 1 ? "" : "s"}, ${dead} silent here${block.count < form.maps ? " of those shown" : ""}`;
     this.title.textContent = `${form.form === "units" ? "" : "maps of "}${form.path} · ${kind} · ${things}${block.every > 1 ? ` · every ${block.every}th pixel` : ""}`;
   }
 
@@ -678,12 +706,12 @@ class Explorer {
   }
 
   drawScores() {
-    const most = 4;
+    const most = this.rows.length > 1 ? 3 : 4;
     this.answer.replaceChildren(...this.rows.map((row) => {
       const order = [...row.scores.keys()].sort((a, b) => row.scores[b] - row.scores[a]).slice(0, most);
-      return make("div", { class: "mbx-answer" }, order.map((place) => make("div", { class: place === this.data.target ? "mbx-score mbx-target" : "mbx-score" }, [
+      return make("div", { class: "mbx-answer" }, [...(row.title ? [make("i", { text: row.title })] : []), ...order.map((place) => make("div", { class: place === this.data.target ? "mbx-score mbx-target" : "mbx-score" }, [
         make("span", { text: this.data.classes[place] ?? place }), make("meter", { min: "0", max: "1", value: Math.max(0, Math.min(1, row.scores[place])), "aria-hidden": "true" }),
-        make("b", { text: Number.isFinite(row.scores[place]) ? row.scores[place].toFixed(3).replace("-", "−") : "NaN" })])));
+        make("b", { text: Number.isFinite(row.scores[place]) ? row.scores[place].toFixed(3).replace("-", "−") : "NaN" })]))]);
     }));
   }
 
@@ -695,6 +723,7 @@ class Explorer {
       const context = sized(canvas, w, h);
       blit(context, pictureImage(input, this.palettes.gray), 0, 0, w, h, input.columns > w);
       if (cam) blit(context, pictureImage(cam, this.palettes.inferno, 0.75), 0, 0, w, h, true);
+      canvas.nextElementSibling.textContent = (this.rows[place].title || "input") + this.noHeat(place);
       canvas.setAttribute("aria-label", `${this.rows[place].title || "input"}, ${input.rows} by ${input.columns} pixels${cam ? ", with Grad-CAM" : ""}`);
       const box = card && card.asked.row === place && card.field_box;
       if (box && box.length === 2) {
@@ -702,6 +731,14 @@ class Explorer {
         frameRect(context, c0 * x, r0 * y, (c1 - c0) * x, (r1 - r0) * y, "#e69500", 2);
       }
     });
+  }
+
+  /** Why Grad-CAM shows nothing, where it is zero everywhere. */
+  noHeat(place) {
+    const { cam, scores } = this.rows[place];
+    if (!cam || cam.values.some((value) => value > 0)) return "";
+    const spoken = this.data.target >= 0 ? this.data.target : scores.indexOf(Math.max(...scores));
+    return `: no part of this layer speaks for ${this.data.classes[spoken] ?? "this class"}`;
   }
 
   /** The card, when it is about what is chosen now. */
@@ -792,13 +829,13 @@ class Explorer {
   /** A cell coloured by its value's share of the largest of its table. */
   cell(value, most, digits) {
     const share = most ? value / most : 0, colour = share < 0 ? "47, 110, 180" : "210, 110, 40";
-    const text = !Number.isFinite(value) ? "·" : Number.isInteger(value) && (most === 0 || most >= 10) ? String(value) : value.toFixed(digits);
+    const text = !Number.isFinite(value) ? "·" : Number.isInteger(value) && (most === 0 || most >= 10) ? String(value) : fixed(value, digits);
     return make("td", { style: `background: rgba(${colour}, ${(0.55 * Math.abs(share)).toFixed(2)})`, text: text.replace("-", "−"), title: short(value) });
   }
 
   /** A small table, coloured by its values; of a large one the first 11 rows and columns. */
   table({ name, values }) {
-    const rows = (Array.isArray(values[0]) ? values : [values]).slice(0, 11), most = largest(rows.flat()), digits = rows[0].length > 3 ? 1 : 2;
+    const rows = (Array.isArray(values[0]) ? values : [values]).slice(0, 11), most = largest(rows.flat()), digits = decimals(most);
     const lines = rows.map((line) => make("tr", {}, line.slice(0, 11).map((value) => this.cell(value, most, digits))));
     return make("table", { class: "mbx-numbers" }, [make("caption", { text: name }), ...lines]);
   }
@@ -806,7 +843,7 @@ class Explorer {
   /** Several long rows as the columns of one table. */
   listTable(tables, columns) {
     const most = columns.map((column) => (column.every(Number.isInteger) ? 0 : largest(column))), head = make("tr", {}, tables.map(({ name }) => make("th", { scope: "col", text: name })));
-    const lines = columns[0].slice(0, 16).map((_, line) => make("tr", {}, columns.map((column, place) => this.cell(column[line], most[place], 3))));
+    const lines = columns[0].slice(0, 16).map((_, line) => make("tr", {}, columns.map((column, place) => this.cell(column[line], most[place], decimals(most[place])))));
     return make("table", { class: "mbx-numbers mbx-list" }, [head, ...lines]);
   }
 
