@@ -248,9 +248,9 @@ def test_score_cam_equals_an_explicit_loop():
             assert np.allclose(cam, np.maximum(one[..., live] @ weights, 0), atol=1e-5)
 
 
-def test_score_cam_keeps_the_liveliest_maps_and_bears_dead_ones():
+def test_score_cam_keeps_the_most_varied_maps_and_bears_dead_ones():
     maps = np.stack([np.full((2, 2), 3.0), np.eye(2), 5 * np.eye(2), 2 * np.eye(2)], -1)
-    assert at.liveliest(maps, None).tolist() == [1, 2, 3] and at.liveliest(maps, 2).tolist() == [2, 3]
+    assert at.most_varied(maps, None).tolist() == [1, 2, 3] and at.most_varied(maps, 2).tolist() == [2, 3]
     model = small_cnn()
     model.get_layer("last").set_weights([np.zeros_like(one) for one in model.get_layer("last").get_weights()])
     assert not at.score_cam(model, images(1, 12, 14, 2)).any()
@@ -595,3 +595,52 @@ def test_show_attribution_draws_each():
     matplotlib.use("agg")
     figure = at.show_attribution([images(8, 8, 1)], images(3, 8, 8), ["a", "b", "c"])
     assert [panel.get_title() for panel in figure.axes] == ["a", "b", "c"]
+
+# models of real people ----------------------------------------------------------------------------------------------------------
+
+def test_one_output_inside_a_dict_or_a_list_is_the_only_one():
+    image = keras.Input((8, 8, 1))
+    y = layers.Dense(2, activation="softmax", name="head")(layers.Flatten()(layers.Conv2D(2, 3, name="conv")(image)))
+    plain, x = keras.Model(image, y), images(2, 8, 8, 1)
+    for packed in ({"p": y}, [y]):
+        model = keras.Model(image, packed)
+        for method, options in [(one, {}) for one in (at.saliency, at.grad_cam, at.occlusion, at.scores, at.integrated_gradients)] + [
+                (at.rise, {"masks": 8}), (at.saliency, {"logits": True}), (at.grad_cam, {"target": 1, "logits": True})]:
+            np.testing.assert_allclose(method(model, x, **options), method(plain, x, **options), atol=1e-5)
+
+
+def tokens(declared):
+    """A reader of tokens whose input says that it takes whole numbers, or does not say so."""
+    kind = {"dtype": "int32"} if declared else {}
+    return keras.Sequential([keras.Input((7,), **kind), layers.Embedding(11, 5, name="table"), layers.Flatten(),
+                             layers.Dense(2, name="head")])
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_tokens_have_no_slope_and_can_be_covered(declared):
+    model, x = tokens(declared), np.random.default_rng(0).integers(0, 11, (2, 7))
+    for method in SLOPES if declared else SLOPES[:2]:
+        with pytest.raises(InspectionError, match="no slope.*occlusion"):
+            method(model, x, target=1)
+    assert at.occlusion(model, x, target=1, fill=0).shape == (2, 7) and at.occlusion(model, x, target=1, fill=0).any()
+
+
+def test_pixels_that_are_whole_numbers_keep_their_slopes():
+    model, x = small_cnn(), np.random.default_rng(0).integers(0, 256, (2, 12, 14, 2)).astype("uint8")
+    for method in SLOPES:
+        np.testing.assert_array_equal(method(model, x, target=1), method(model, x.astype("float32"), target=1))
+
+
+def test_a_model_that_was_made_for_some_images_at_a_time():
+    image = keras.Input(batch_shape=(2, 8, 8, 1))
+    y = layers.Dense(2, name="head")(keras.ops.reshape(layers.Conv2D(2, 3, name="conv")(image), (2, -1)))
+    model, x = keras.Model(image, y), images(4, 8, 8, 1)
+    for method in (at.saliency, at.gradient_times_input, at.grad_cam, at.scores):
+        found = method(model, x, target=1, batch_size=2)
+        np.testing.assert_allclose(found[:2], method(model, x[:2], target=1), atol=1e-6)
+    for method in (at.saliency, at.grad_cam, at.scores):
+        with pytest.raises(InspectionError, match="made for 2 images at a time.*batch_size=2"):
+            method(model, x, target=1)
+    assert at.integrated_gradients(model, x[:1].repeat(2, 0), target=1, batch_size=2).shape == (2, 8, 8)
+    with pytest.raises(InspectionError, match="made for 2 images"):
+        at.occlusion(model, x[:2], target=1)

@@ -17,7 +17,7 @@ from keras import layers as L
 import medbook.inspection.feature_maps as f
 from medbook.images.phantoms import chest_radiograph
 from medbook.images.preprocess import normalise
-from medbook.inspection.backend import InspectionError, compiled, gradient, to_numpy
+from medbook.inspection.backend import InspectionError, compiled, engine, gradient, to_numpy
 
 quick = settings(max_examples=30, deadline=None, derandomize=True)
 
@@ -701,3 +701,170 @@ def test_the_example_network_finds_nodules():
 def test_the_module_can_be_called():
     model, images, _ = sequential()
     assert list(f(model, images)) == list(f.feature_maps(model, images))
+
+
+# models of real people ----------------------------------------------------------------------------------------------------------
+
+@keras.saving.register_keras_serializable("medbook_tests")
+class Conditional(L.Layer):
+    """A person's own layer that calls another inside `keras.ops.cond` or `map`, where no tensor may leave."""
+
+    def __init__(self, how, **options):
+        super().__init__(**options)
+        self.how, self.inner = how, L.Dense(4, name="inner")
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, x):
+        if self.how == "map":
+            return keras.ops.map(self.inner, x)
+        return keras.ops.cond(keras.ops.mean(x) > 0, lambda: self.inner(x), lambda: -self.inner(x))
+
+
+@pytest.mark.parametrize("how", ["cond", "map"])
+def test_a_layer_called_inside_a_condition_or_a_map_leaves_its_owner_whole(how):
+    model = keras.Sequential([keras.Input((5, 4)), Conditional(how, name="w"), L.Conv1D(3, 2, name="c"),
+                              L.GlobalAveragePooling1D(name="g")])
+    x = array(2, 5, 4)
+    maps = f.feature_maps(model, x)
+    assert {"w", "c", "g"} <= set(maps) and (engine() == "torch" or set(maps) == {"w", "c", "g"})
+    np.testing.assert_allclose(maps["w"], numpy(model.layers[0](x)), atol=1e-5)
+
+
+class Repeated(keras.Model):
+    """Two convolutions of one name, made in another order than they are called."""
+
+    def __init__(self):
+        super().__init__(name="repeated")
+        self.second, self.first = L.Conv2D(2, 3, name="conv"), L.Conv2D(3, 3, name="conv")
+
+    def call(self, x):
+        return self.second(self.first(x))
+
+
+def test_kernels_of_layers_that_share_a_name_are_had_by_the_layer_alone():
+    model = Repeated()
+    model(array(1, 8, 8, 1))
+    for name in ("conv", "conv#1", "conv#2"):
+        with pytest.raises(InspectionError, match="names 2 layers; .* the layer itself"):
+            f.kernel_pictures(model, name)
+    outputs = f.layer_outputs(model, array(1, 8, 8, 1))
+    assert f.kernel_pictures(model, outputs["conv#1"].layer).shape == (3, 3, 3) and outputs["conv#1"].layer is model.first
+    assert f.kernel_pictures(model, model.second).shape == (3, 3, 6)
+    twin = L.Conv2D(1, 3, padding="same", name="twin")
+    shared = keras.Sequential([keras.Input((5, 5, 1)), twin, L.ReLU(), twin])
+    assert np.array_equal(f.kernel_pictures(shared, "twin#2"), f.kernel_pictures(shared, "twin"))
+    with pytest.raises(InspectionError, match="no layer 'conv9'"):
+        f.kernel_pictures(model, "conv9")
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_a_model_that_was_made_for_four_images(count):
+    image = keras.Input(batch_shape=(4, 8, 8, 1))
+    model = keras.Model(image, L.Dense(2, name="d")(keras.ops.reshape(L.Conv2D(3, 3, name="c")(image), (4, -1))))
+    x = array(count, 8, 8, 1)
+    if count == 4:
+        np.testing.assert_allclose(f.feature_maps(model, x)["d"], numpy(model(x)), atol=1e-5)
+        assert f.layer_outputs(model, x)["c"].shape == (None, 6, 6, 3)
+    else:
+        with pytest.raises(InspectionError, match=f"shape \\({count}, 8, 8, 1\\).*made for 4 images at a time"):
+            f.feature_maps(model, x)
+
+
+def test_looking_leaves_the_state_of_a_stateful_model():
+    model = keras.Sequential([keras.Input(batch_shape=(2, 6, 3)), L.LSTM(4, stateful=True, return_sequences=True),
+                              L.LSTM(3, stateful=True)])
+    x = array(2, 6, 3)
+    model(x)
+    states = [state for layer in model.layers for state in layer.states]
+    kept = [numpy(state) for state in states]
+    first, second = f.feature_maps(model, x), f.feature_maps(model, x)
+    assert all(np.array_equal(first[path], second[path]) for path in first)
+    assert all(np.array_equal(one, numpy(state)) for one, state in zip(kept, states, strict=True))
+    with pytest.raises(InspectionError, match="made for 2 images"):
+        f.feature_maps(model, array(3, 6, 3))
+
+
+def test_numbers_of_another_machine_and_masked_pixels():
+    model = keras.Sequential([keras.Input((4, 4, 1)), L.Conv2D(1, 3)])
+    x = np.random.default_rng(0).integers(0, 9, (1, 4, 4, 1))
+    same = f.feature_maps(model, x.astype("float32"))[model.layers[0].name]
+    for kind in (">f4", ">f8", ">u2", ">i4"):
+        assert f.as_batch(model, x.astype(kind)).dtype.isnative
+        np.testing.assert_allclose(f.feature_maps(model, x.astype(kind))[model.layers[0].name], same, atol=1e-5)
+    with pytest.raises(InspectionError, match="masked.*filled"):
+        f.as_batch(model, np.ma.masked_equal(x.astype("float32"), x.flat[0]))
+    assert f.as_batch(model, np.ma.masked_equal(x.astype("float32"), 99)).shape == x.shape
+
+
+class Scaled(keras.Model):
+    """A model whose `call` reads an attribute and, on request, does without a layer."""
+
+    def __init__(self):
+        super().__init__(name="scaled")
+        self.dense, self.extra, self.scale, self.short = L.Dense(2, name="dense"), L.Dense(2, name="extra"), 1.0, False
+
+    def call(self, x):
+        y = self.dense(x) * self.scale
+        return y if self.short else self.extra(y)
+
+
+def test_an_attribute_is_seen_after_forgetting_and_a_layer_that_left_is_an_error():
+    model, x = Scaled(), array(2, 3)
+    model(x)
+    before = f.feature_maps(model, x, "extra")["extra"]
+    model.scale = 2.0
+    f.forget(model)
+    np.testing.assert_allclose(f.feature_maps(model, x, "extra")["extra"], 2 * before - numpy(model.extra.bias), atol=1e-5)
+    f.forget(model)
+    f.layer_outputs(model, x)
+    model.short = True
+    with pytest.raises(InspectionError, match="'extra' was not called this time.*forget"):
+        f.feature_maps(model, x)
+
+
+class Two(keras.Model):
+    """Several positional inputs, which Keras allows and nobody can pass as one batch."""
+
+    def __init__(self):
+        super().__init__(name="two")
+        self.dense = L.Dense(2)
+
+    def call(self, image, age):
+        return self.dense(keras.ops.concatenate([image, age], -1))
+
+
+def test_several_positional_inputs_are_told_how_to_pass():
+    model, x = Two(), array(2, 3)
+    model(x, x)
+    with pytest.raises(InspectionError, match=r"'age'.*one argument, call\(self, inputs\), a list or a dict"):
+        f.feature_maps(model, [x, x])
+
+
+@pytest.mark.skipif(engine() != "tensorflow", reason="tf.function is TensorFlow's")
+@pytest.mark.parametrize("where", ["class", "instance"])
+def test_a_call_that_is_a_tf_function_is_listened_to(where):
+    import tensorflow as tf
+
+    class Decorated(keras.Model):
+        def __init__(self):
+            super().__init__(name="decorated")
+            self.a, self.b = L.Conv1D(3, 2, name="a"), L.Dense(2, name="b")
+
+        def call(self, x):
+            return self.b(keras.ops.mean(self.a(x), 1))
+
+    if where == "class":
+        Decorated.call = tf.function(Decorated.call)
+    model, x = Decorated(), array(2, 5, 4)
+    if where == "instance":
+        model.call = tf.function(model.call)
+    decorated = model.call
+    model(x)
+    for _ in range(2):
+        maps = f.feature_maps(model, x)
+        assert list(maps) == ["a", "b"]
+        np.testing.assert_allclose(maps["b"], numpy(model(x)), atol=1e-5)
+        np.testing.assert_allclose(maps["a"], numpy(model.a(x)), atol=1e-5)
+    assert type(model.call) is type(decorated)

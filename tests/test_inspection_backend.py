@@ -1,4 +1,6 @@
 """Chapter 50: compiled functions follow the weights, and slopes are those of calculus, whichever engine runs (KERAS_BACKEND)."""
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -105,3 +107,36 @@ def test_engine_and_device_are_named(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "numpy")
     with pytest.raises(b.InspectionError, match="tensorflow, jax, torch; KERAS_BACKEND is 'numpy'"):
         b.engine()
+
+
+# what the models of real people do ---------------------------------------------------------------------------------------------
+
+def test_a_bilinear_enlargement_runs_on_images_of_any_size_without_a_warning(caplog):
+    model = keras.Sequential([keras.Input((None, None, 1)), keras.layers.UpSampling2D(interpolation="bilinear"), keras.layers.Conv2D(2, 3)])
+    run = b.compiled(lambda x: model(x, training=False), model)
+    slope = b.gradient(lambda x: (keras.ops.sum(model(x)), []), model)
+    for size, count in itertools.product((4, 5, 6, 7, 8, 9), (1, 3)):
+        assert b.to_numpy(run(np.ones((count, size, size, 1), "float32"))).shape == (count, 2 * size - 2, 2 * size - 2, 2)
+        assert b.to_numpy(slope(np.ones((count, size, size, 1), "float32"))[0]).shape == (count, size, size, 1)
+    assert "retracing" not in caplog.text
+
+
+def test_a_layer_that_keeps_a_state_is_left_as_it_was():
+    model = keras.Sequential([keras.Input(batch_shape=(2, 6, 3)), keras.layers.LSTM(4, stateful=True)])
+    x = np.random.default_rng(0).normal(size=(2, 6, 3)).astype("float32")
+    run, slope = b.compiled(lambda x: model(x, training=False), model), b.gradient(lambda x: (keras.ops.sum(model(x)), []), model)
+    first, _ = b.to_numpy(run(x)), slope(x)
+    assert np.array_equal(b.to_numpy(run(x)), first) and not any(np.any(b.to_numpy(state)) for state in model.layers[0].states)
+
+
+@pytest.mark.parametrize("whole", [keras.ops.round, lambda x: keras.ops.cast(keras.ops.cast(x, "int32"), "float32"), keras.ops.zeros_like])
+def test_a_strict_slope_is_refused_where_nothing_links_it(whole):
+    model, x = dense(), np.ones((2, 3), "float32")
+    cut = b.gradient(lambda x: (keras.ops.sum(model(keras.ops.stop_gradient(whole(x)))), []), model, strict=True)
+    with pytest.raises(b.InspectionError, match="no slope by this input"):
+        cut(x)
+    asleep = b.gradient(lambda x: (keras.ops.sum(keras.ops.relu(model(x) * 0 - 1)), []), model, strict=True)
+    assert not b.to_numpy(asleep(x)[0]).any()
+    with pytest.raises(b.InspectionError, match="Embedding"):
+        table = keras.Sequential([keras.Input((3,)), keras.layers.Embedding(4, 2), keras.layers.Flatten(), keras.layers.Dense(1)])
+        b.gradient(lambda x: (keras.ops.sum(table(x)), []), table, strict=True)(x)
