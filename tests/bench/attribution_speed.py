@@ -70,6 +70,6 @@ def rows():
                  ours, forward_and_backward(model, image), ">= 0.667", repeats=15)
     yield faster("Grad-CAM, the same, against tf-keras-vis, s", ours, lambda: explainer(CategoricalScore(3), image), ">= 8", repeats=9)
     for most in (64, 512):
-        yield faster(f"Score-CAM with the {most} liveliest of 1280 maps, batches of 32, against tf-keras-vis, s",
+        yield faster(f"Score-CAM with the {most} most varied of 1280 maps, batches of 32, against tf-keras-vis, s",
                      partial(score_cam, model, image, target=3, layer="Conv_1", maps=most, softmax=False),
                      scorecam(open_ended, image, most), ">= 5", repeats=3)
