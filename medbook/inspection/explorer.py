@@ -111,8 +111,8 @@ def prepare_image(model, image):
     specs = getattr(model, "inputs", None) or []
     fixed = [spec.shape[0] for spec in specs if spec.shape[0] not in (None, 1)]
     if fixed:
-        raise InspectionError(f"model {model.name!r} takes batches of exactly {fixed[0]} images, the explorer looks at one: build the model "
-                              "without a batch size, and give it these weights by set_weights(model.get_weights())")
+        raise InspectionError(f"model {model.name!r} takes batches of exactly {fixed[0]} images, the explorer looks at one: build the "
+                              "model without a batch size, and give it these weights by set_weights(model.get_weights())")
     want = tuple(specs[0].shape[1:]) if len(specs) == 1 else None
     if isinstance(image, (dict, list, tuple)):
         return as_batch(model, tree.map_structure(lambda one: from_array(one, None)[None], image))
@@ -455,7 +455,7 @@ HIGHEST = -1                                                    # in the list of
 
 # %% ../../nbs/5_inspection/53_explorer.ipynb #dc06133f
 class Controls(widgets.VBox):
-    """The sliders of the perturbation, and beneath them the class, Grad-CAM with its layer, and the checkpoints; `on_change()` is called."""
+    """The sliders of the perturbation, and below them the class, Grad-CAM and its layer, and the checkpoints; `on_change()` is called."""
 
     def __init__(self, shape, names, checkpoints, layers, on_change):
         self.on_change, self.quiet, self.sliders = on_change, False, sliders_for(shape)
@@ -525,7 +525,7 @@ def natural(name):
 
 # %% ../../nbs/5_inspection/53_explorer.ipynb #e216fd5a
 def checkpoint_names(checkpoints):
-    """A list of checkpoints, the folder that holds them, or a `Run` with `keep_epochs`, as (name, checkpoint), files in the order of their numbers.
+    """A list of checkpoints, the folder that holds them, or a `Run` with `keep_epochs`, as (name, checkpoint), files by their numbers.
 
     A checkpoint is a `.weights.h5` or `.keras` file, a `.npz` with weights_0, weights_1, … (a run's checkpoint), or a list of arrays as
     `model.get_weights()` gives it. Raises InspectionError where there is none.
@@ -534,7 +534,8 @@ def checkpoint_names(checkpoints):
     if isinstance(checkpoints, (str, Path)):
         folder = Path(checkpoints)
         folder = folder / "epochs" if (folder / "epochs").is_dir() else folder
-        files = [path for path in folder.glob("*") if path.name.endswith((".weights.h5", ".keras", ".npz"))] if folder.is_dir() else [folder]
+        kinds = (".weights.h5", ".keras", ".npz")
+        files = [path for path in folder.glob("*") if path.name.endswith(kinds)] if folder.is_dir() else [folder]
         checkpoints = sorted(files, key=lambda path: natural(path.name))
     is_path = [isinstance(one, (str, Path)) for one in checkpoints]
     named = [(Path(one).name.split(".")[0] if path else str(place), one)

@@ -340,7 +340,8 @@ def dense(layer, inputs, index):
                                                        ("product", products[top])))
     box = tuple((place, place + 1) for place in index[:-1]) or None
     note = f"the {len(top)} strongest of {len(products)} products shown" if len(products) > len(top) else ""
-    return Explanation("dense", finished(layer, sums, unit, lambda: with_bias(layer, values @ kernel)), tables, note, box, np.abs(products).sum())
+    steps = finished(layer, sums, unit, lambda: with_bias(layer, values @ kernel))
+    return Explanation("dense", steps, tables, note, box, np.abs(products).sum())
 
 # %% ../../nbs/5_inspection/54_pixel.ipynb #6a381b8b
 def place_of(index):
@@ -399,7 +400,8 @@ def slope_layer(layer, inputs, index):
         slope = alpha[tuple(0 if length == 1 else place for place, length in zip(index, alpha.shape, strict=True))]
     else:
         slope = float(layer.negative_slope)
-    return Explanation("activation", (("z, the input", z), ("slope below 0", slope), ("z, or slope · z below 0", z if z >= 0 else slope * z)),
+    steps = (("z, the input", z), ("slope below 0", slope), ("z, or slope · z below 0", z if z >= 0 else slope * z))
+    return Explanation("activation", steps,
                  patch_box=place_of(index))
 
 # %% ../../nbs/5_inspection/54_pixel.ipynb #29133c55
@@ -1033,7 +1035,8 @@ class PixelArithmetic:
 
     def to_dict(self):
         """All of it as numbers, texts, lists and dicts for JSON; what is not finite becomes None."""
-        names = ("kind", "title", "value", "total", "agrees", "tolerance", "steps", "note", "patch_box", "field_box", "field_input", "fields")
+        names = ("kind", "title", "value", "total", "agrees", "tolerance", "steps", "note", "patch_box", "field_box", "field_input",
+                 "fields")
         tables = [{"name": name, "values": values} for name, values in self.tables]
         return as_json({name: getattr(self, name) for name in names} | {"tables": tables})
 
@@ -1083,7 +1086,8 @@ def explain_in(tensors, index, *, image=0):
     low = tensors.dtype if tensors.dtype in ("bfloat16", "float16") else ""
     note = notes(explanation.note, f"computed in {low}, so equal within {tolerance:.2g}" if low else "")
     return PixelArithmetic(explanation.kind, title_of(tensors.path, index), value, explanation.total, tolerance,
-                           tuple((text, float(number)) for text, number in explanation.steps), explanation.tables, note, explanation.patch_box)
+                           tuple((text, float(number)) for text, number in explanation.steps), explanation.tables, note,
+                           explanation.patch_box)
 
 # %% ../../nbs/5_inspection/54_pixel.ipynb #d61638f7
 def with_fields(arithmetic, model, images, path, index, input=None):

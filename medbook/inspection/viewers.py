@@ -649,7 +649,8 @@ class ThresholdExplorer(_ThresholdTraits):
         digits = np.finfo(self.steps.scores.dtype).nmant + 1                # binary ones, to which the page rounds the threshold
         data = {"_scores": self.steps.scores.astype(np.float64), "_ill": self.steps.ill, "_healthy": self.steps.healthy}
         facts = {"classes": names, "title": self.title, "digits": digits}
-        super().__init__(**{name: values.tobytes() for name, values in data.items()}, _facts=facts, threshold=threshold, prevalence=prevalence)
+        super().__init__(**{name: values.tobytes() for name, values in data.items()}, _facts=facts, threshold=threshold,
+                         prevalence=prevalence)
 
     @property
     def point(self):
