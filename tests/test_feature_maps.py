@@ -724,6 +724,8 @@ class Conditional(L.Layer):
 
 @pytest.mark.parametrize("how", ["cond", "map"])
 def test_a_layer_called_inside_a_condition_or_a_map_leaves_its_owner_whole(how):
+    if (how, engine()) == ("map", "torch"):
+        pytest.skip("PyTorch calls the layer once for each image, and Keras's look at shapes once in all: told as an InspectionError")
     model = keras.Sequential([keras.Input((5, 4)), Conditional(how, name="w"), L.Conv1D(3, 2, name="c"),
                               L.GlobalAveragePooling1D(name="g")])
     x = array(2, 5, 4)
