@@ -1,4 +1,4 @@
-"""Take the README's pictures in headless Chromium: `python tests/pictures.py REPORT.html` writes them to nbs/pictures."""
+"""Take the README's pictures in headless Chromium: `python -m tests.pictures REPORT.html` writes them to nbs/pictures."""
 import contextlib
 import re
 import shutil
@@ -45,6 +45,25 @@ def open_notebook(browser, address, path, *, width=1280, height=900):
     return page
 
 
+EXPLORER = ["""from medbook.images.phantoms import chest_radiograph
+from medbook.images.preprocess import normalise
+from medbook.inspection import FeatureExplorer, example_network
+
+phantom = chest_radiograph(1003, nodules=1, seed=1003)
+image = normalise(phantom.image, (0.5, 99.5))""", """FeatureExplorer(example_network(), image, classes=["normal", "nodule"])"""]
+
+
+def explorer(browser):
+    """The explorer in JupyterLab with the second convolution chosen, the pointer on a pixel of its fourth map."""
+    from tests.browser import desk, shown
+    with desk("lab") as server, shown(browser, server, EXPLORER, width=1280, height=900) as (page, _):
+        page.locator(".mbx-layer", has_text="conv2d_1").first.click()
+        page.wait_for_timeout(500)
+        page.locator(".mbx-maps canvas").hover(position={"x": 252, "y": 45})
+        page.wait_for_timeout(2500)
+        page.locator(".medbook-explorer").screenshot(path=PICTURES / "explorer.png")
+
+
 def main(report):
     PICTURES.mkdir(exist_ok=True)
     with chromium() as browser:
@@ -52,6 +71,7 @@ def main(report):
         page.goto(Path(report).resolve().as_uri())
         page.wait_for_timeout(500)
         page.screenshot(path=PICTURES / "report.png")
+        explorer(browser)
         with lab() as address:
             page = open_notebook(browser, address, "1_images/16_phantoms.ipynb", width=1100, height=820)
             page.locator(".jp-RenderedImage img").nth(1).scroll_into_view_if_needed()

@@ -9,7 +9,8 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     submodules=["backend", "feature_maps", "attribution", "explorer", "pixel", "perturbation", "viewers"],
     submod_attrs={
         "backend": ["InspectionError", "device"],
-        "feature_maps": ["layer_outputs", "quantised_maps", "mosaic", "show_maps", "map_statistics", "kernel_pictures", "example_network"],
+        "feature_maps": ["layer_outputs", "quantised_maps", "mosaic", "show_maps", "map_statistics", "kernel_pictures", "example_network",
+                         "forget"],
         "attribution": ["saliency", "gradient_times_input", "smooth_grad", "integrated_gradients", "grad_cam", "grad_cam_plus_plus",
                         "hires_cam", "score_cam", "occlusion", "rise", "scores", "completeness", "deletion_insertion", "pointing_game",
                         "randomisation_check", "show_attribution"],
