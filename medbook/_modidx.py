@@ -1803,6 +1803,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'medbook/inspection/feature_maps.py'),
                                                  'medbook.inspection.feature_maps.spec_of': ( '5_inspection/feature_maps.html#spec_of',
                                                                                               'medbook/inspection/feature_maps.py'),
+                                                 'medbook.inspection.feature_maps.standing_in': ( '5_inspection/feature_maps.html#standing_in',
+                                                                                                  'medbook/inspection/feature_maps.py'),
                                                  'medbook.inspection.feature_maps.symbols': ( '5_inspection/feature_maps.html#symbols',
                                                                                               'medbook/inspection/feature_maps.py'),
                                                  'medbook.inspection.feature_maps.tensors': ( '5_inspection/feature_maps.html#tensors',

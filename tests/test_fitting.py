@@ -77,7 +77,7 @@ def test_killed_ten_times(squares, uninterrupted, tmp_path):
         for line in process.stdout:
             if "training compact" in line:
                 break
-        time.sleep(moments.uniform(0, 6))
+        time.sleep(moments.uniform(0, 12))
         process.kill()
         process.wait()
         if (folder / "run.json").exists():

@@ -181,6 +181,7 @@ class RandomLayer(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def build(self, input_shape):
+        """Check that images have a fixed size; ValueError where they have not."""
         shape = input_shape["image"] if isinstance(input_shape, dict) else input_shape
         if len(shape) != 4 or None in shape[1:]:
             raise ValueError(f"{self.name} needs images (N, H, W, C) of a fixed size, got {tuple(shape)}")
@@ -192,6 +193,7 @@ class RandomLayer(keras.layers.Layer):
         return [values[:, i] for i in range(numbers)]
 
     def call(self, inputs, training=False):
+        """Change images (N, H, W, C), or a dict of them with masks and boxes, in training only; images come out as float32."""
         data = dict(inputs) if isinstance(inputs, dict) else {"image": inputs}
         data["image"] = ops.cast(data["image"], "float32")
         if training:
@@ -199,9 +201,11 @@ class RandomLayer(keras.layers.Layer):
         return data if isinstance(inputs, dict) else data["image"]
 
     def compute_output_shape(self, input_shape):
+        """The same shapes as came in."""
         return input_shape
 
     def get_config(self):
+        """What Keras needs to build the layer again."""
         return {**super().get_config(), "seed": self.seed, **{name: getattr(self, name) for name in self.settings}}
 
 # %% ../../nbs/1_images/14_augmentation.ipynb #bf46d3b9

@@ -20,7 +20,6 @@ import contextlib
 import itertools
 import math
 import re
-import threading
 from dataclasses import dataclass, replace
 
 import keras
@@ -38,10 +37,10 @@ from medbook.inspection.feature_maps import (
     fixed_count,
     inputs_of,
     layer_outputs,
-    one_at_a_time,
     run_recorded,
     shown_whole,
     spec_of,
+    standing_in,
     symbols,
 )
 
@@ -152,6 +151,7 @@ class Answer(keras.Operation):
         self.model = model
 
     def call(self, images):
+        """Run the model on tensors without numbers."""
         return self.model(images, training=False)
 
 # %% ../../nbs/5_inspection/52_attribution.ipynb #3734d7ee
@@ -1131,24 +1131,21 @@ def folded_convolution(layer, norm, x):
 @contextlib.contextmanager
 def folding():
     """Within this block, in this thread, batch normalisations after convolutions are folded."""
-    original, here, made = keras.Operation.__call__, threading.get_ident(), {}
+    made = {}
 
-    def call(layer, *args, **kwargs):
-        if threading.get_ident() == here and type(layer) is keras.layers.BatchNormalization and args and id(args[0]) in made:
+    def call(original, layer, *args, **kwargs):
+        """Fold a normalisation whose input is such a convolution's output."""
+        if type(layer) is keras.layers.BatchNormalization and args and id(args[0]) in made:
             convolution, x, output = made[id(args[0])]
             if layer.axis in (-1, len(output.shape) - 1) and layer.compute_dtype == "float32":
                 return folded_convolution(convolution, layer, x)
         output = original(layer, *args, **kwargs)
-        if threading.get_ident() == here and args and foldable(layer):
+        if args and foldable(layer):
             made[id(output)] = layer, args[0], output                       # kept, so that no other tensor gets this id
         return output
 
-    with one_at_a_time:
-        keras.Operation.__call__ = call
-        try:
-            yield
-        finally:
-            keras.Operation.__call__ = original
+    with standing_in(call):
+        yield
 
 # %% ../../nbs/5_inspection/52_attribution.ipynb #131d9ccc
 def folded(function):

@@ -366,10 +366,12 @@ class ExplorerView(anywidget.AnyWidget):
 
     @traitlets.default("_esm")
     def _script(self):
+        """The page's script, as text: a path would keep every view alive."""
         return (STATIC / "explorer.js").read_text(encoding="utf-8")
 
     @traitlets.default("_css")
     def _style(self):
+        """The page's style sheet, as text."""
         return (STATIC / "explorer.css").read_text(encoding="utf-8")
 
 # %% ../../nbs/5_inspection/53_explorer.ipynb #ae55cb3e
@@ -477,6 +479,7 @@ class Controls(widgets.VBox):
         super().__init__([*self.sliders.values(), self.reset, *below])
 
     def _changed(self, change):
+        """A slider moved: tell whoever waits, unless several are being set."""
         if not self.quiet:
             self.on_change()
 

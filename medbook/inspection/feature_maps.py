@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['one_at_a_time', 'BOUNDS', 'example_network', 'Record', 'shown_whole', 'tensors', 'undecorated', 'Recorder',
-           'recording', 'Named', 'named', 'run_recorded', 'fits', 'hint', 'check_shape', 'inputs_of', 'fixed_count',
-           'as_many', 'as_numbers', 'as_batch', 'Probe', 'LayerOutput', 'parts_of', 'cached', 'forget', 'spec_of',
-           'first_line', 'warn_of_weights', 'symbols', 'layer_outputs', 'same_name', 'find_layer', 'chosen_layers',
-           'device_maps', 'warn_if_not_finite', 'feature_maps', 'as_pictures', 'unit_range', 'tiled', 'mosaic',
-           'show_maps', 'Quantised', 'quantised', 'quantised_maps', 'saturation_bounds', 'map_statistics',
+           'standing_in', 'recording', 'Named', 'named', 'run_recorded', 'fits', 'hint', 'check_shape', 'inputs_of',
+           'fixed_count', 'as_many', 'as_numbers', 'as_batch', 'Probe', 'LayerOutput', 'parts_of', 'cached', 'forget',
+           'spec_of', 'first_line', 'warn_of_weights', 'symbols', 'layer_outputs', 'same_name', 'find_layer',
+           'chosen_layers', 'device_maps', 'warn_if_not_finite', 'feature_maps', 'as_pictures', 'unit_range', 'tiled',
+           'mosaic', 'show_maps', 'Quantised', 'quantised', 'quantised_maps', 'saturation_bounds', 'map_statistics',
            'layer_paths', 'layer_named', 'kernel_pictures']
 
 # %% ../../nbs/5_inspection/51_feature_maps.ipynb #77c6237a
@@ -106,21 +106,28 @@ one_at_a_time = threading.RLock()                       # held by whoever replac
 
 # %% ../../nbs/5_inspection/51_feature_maps.ipynb #e1ab7e0e
 @contextlib.contextmanager
-def recording(model, edit=None):
-    """Within this block, in this thread, each layer that `model` calls is noted; yields the `Recorder`."""
-    recorder, original, here = Recorder(model, edit), keras.Operation.__call__, threading.get_ident()
+def standing_in(instead):
+    """Within this block, in this thread, `instead(original, layer, *args, **kwargs)` stands in for the call of every layer."""
+    original, here = keras.Operation.__call__, threading.get_ident()
 
     def call(layer, *args, **kwargs):
-        if threading.get_ident() != here:
-            return original(layer, *args, **kwargs)
-        return recorder.run(original, layer, *args, **kwargs)
+        """`instead` in the thread of the block, the original elsewhere."""
+        return instead(original, layer, *args, **kwargs) if threading.get_ident() == here else original(layer, *args, **kwargs)
 
     with one_at_a_time:
         keras.Operation.__call__ = call
         try:
-            yield recorder
+            yield
         finally:
             keras.Operation.__call__ = original
+
+# %% ../../nbs/5_inspection/51_feature_maps.ipynb #576ca836
+@contextlib.contextmanager
+def recording(model, edit=None):
+    """Within this block, in this thread, each layer that `model` calls is noted; yields the `Recorder`."""
+    recorder = Recorder(model, edit)
+    with standing_in(recorder.run):
+        yield recorder
 
 # %% ../../nbs/5_inspection/51_feature_maps.ipynb #e92453a5
 class Named(dict):
@@ -254,6 +261,7 @@ class Probe(keras.Operation):
         self.model, self.records = model, {}
 
     def call(self, images):
+        """Run the model on tensors without numbers."""
         self.records = run_recorded(self.model, images)[1]
         return [record.output for record in self.records.values()]
 
