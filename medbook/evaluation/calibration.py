@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .intervals import _codes, _normal_quantile, wilson
-from .metrics import _array, _check_weights, _one_pair, _rate, check_cases
+from .metrics import UndefinedMetric, _array, _check_weights, _rate, check_cases
 
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #7f6ab628
 def probabilities(y_score):
@@ -65,11 +65,16 @@ def _plain(values):
     return values.item() if values.ndim == 0 else values
 
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #f2e86dcc
+def _total(weights, values):
+    """Σ weights · values over the last axis; einsum, as a threaded BLAS can be a hundred times slower where processors are shared."""
+    return np.einsum("...n,n->...", weights, values)
+
+# %% ../../nbs/3_evaluation/33_calibration.ipynb #3a40dc72
 def _mean(values, weights):
     """Mean of values (n,): a float, or (resamples,) for weights of that many rows; nan where the weights sum to 0."""
     if weights is None:
         return float(values.mean())
-    return _plain(_rate(weights @ values, weights.sum(axis=-1)))
+    return _plain(_rate(_total(weights, values), weights.sum(axis=-1)))
 
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #0adef393
 def score_bins(y_score, *, bins=10, strategy="width"):
@@ -101,14 +106,24 @@ def score_bins(y_score, *, bins=10, strategy="width"):
 
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #962f83e2
 def _bin_sums(index, bins, values, weights=None):
-    """Weighted sums of values (n, m) in each bin, (..., bins, m): a matrix product of each bin's weights and values."""
+    """Weighted sums of each row of values (m, n) in each bin, (m, ..., bins), for weights (..., n)."""
+    values = np.asarray(values, np.float64)
+    weights = np.ones(len(index)) if weights is None else weights
     if (np.diff(index) < 0).any():
         order = np.argsort(index, kind="stable")
-        index, values = index[order], values[order]
-        weights = None if weights is None else np.take(weights, order, axis=-1)
-    weights = np.ones(len(index)) if weights is None else weights
+        index, values, weights = index[order], values[:, order], np.take(weights, order, axis=-1)
     ends = np.searchsorted(index, np.arange(bins + 1))
-    return np.stack([weights[..., a:b] @ values[a:b] for a, b in zip(ends, ends[1:], strict=False)], axis=-2)
+    parts = [slice(*pair) for pair in zip(ends, ends[1:], strict=False)]
+    return np.array([np.stack([_total(weights[..., part], row[part]) for part in parts], axis=-1) for row in values])
+
+# %% ../../nbs/3_evaluation/33_calibration.ipynb #3cf911a7
+def _one_class(name, y_true, y_score):
+    """Ill or not (n,) and probabilities (n,) of a binary task."""
+    cases = check_cases(y_true, y_score)
+    if cases.task != "binary":
+        raise ValueError(f"{name} takes one class, y_score has shape {cases.y_score.shape}; give {name}(y_true == k, y_score[:, k]) or one "
+                         "column of both")
+    return cases.y_true == 1, _in_range(cases.y_score)
 
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #e96ec889
 class ReliabilityCurve(NamedTuple):
@@ -138,12 +153,11 @@ def reliability_curve(y_true, y_score, *, bins=10, strategy="width", weights=Non
     ------
     ValueError : faulty labels, scores outside [0, 1], more than one class or label, and as `score_bins`.
     """
-    ill, score = _one_pair("reliability_curve", y_true, y_score)
+    ill, score = _one_class("reliability_curve", y_true, y_score)
     weights = _check_weights(weights, len(score))
     edges, index = score_bins(score, bins=bins, strategy=strategy)
-    sums = _bin_sums(index, len(edges) - 1, np.column_stack([score, ill, np.ones(len(score))]), weights)
-    counts = sums[..., 2].astype(int) if weights is None else sums[..., 2]
-    return ReliabilityCurve(_rate(sums[..., 0], counts), _rate(sums[..., 1], counts), counts, edges)
+    scores, hits, counts = _bin_sums(index, len(edges) - 1, [score, ill, np.ones(len(score))], weights)
+    return ReliabilityCurve(_rate(scores, counts), _rate(hits, counts), counts.astype(int) if weights is None else counts, edges)
 
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #c64d61c4
 def reliability_intervals(y_true, y_score, *, bins=10, strategy="width", confidence=0.95):
@@ -183,8 +197,9 @@ def _squares(task, labels, scores):
     """What each case adds to the Brier score, (n,)."""
     if task == "multi-label":
         return np.mean((labels - scores) ** 2, axis=1)
-    squares = np.sum((np.eye(scores.shape[1])[labels] - scores) ** 2, axis=1)
-    return squares / 2 if task == "binary" else squares
+    if task == "binary":
+        return ((1 - labels - scores[:, 0]) ** 2 + (labels - scores[:, 1]) ** 2) / 2
+    return np.sum((np.eye(scores.shape[1])[labels] - scores) ** 2, axis=1)
 
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #dba724de
 def log_loss(y_true, y_score, *, weights=None):
@@ -241,8 +256,8 @@ def _ece(claims, bins, strategy, weights):
     values = []
     for stated, true in claims:
         edges, index = score_bins(stated, bins=bins, strategy=strategy)
-        gaps = _bin_sums(index, len(edges) - 1, (true - stated)[:, None], weights)
-        values.append(_rate(np.abs(gaps[..., 0]).sum(axis=-1), total))
+        gaps = _bin_sums(index, len(edges) - 1, [true - stated], weights)[0]
+        values.append(_rate(np.abs(gaps).sum(axis=-1), total))
     return _plain(np.mean(values, axis=0))
 
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #02596280
@@ -354,7 +369,7 @@ def plot_reliability(y_true, y_score, *, bins=10, strategy="width", confidence=0
     options = {"bins": bins, "strategy": strategy}
     curve = reliability_curve(y_true, y_score, **options)
     low, high = reliability_intervals(y_true, y_score, confidence=confidence, **options)
-    band = reliability_band(_one_pair("plot_reliability", y_true, y_score)[1], confidence=confidence, **options)
+    band = reliability_band(_one_class("plot_reliability", y_true, y_score)[1], confidence=confidence, **options)
     full = curve.counts > 0
     ax.plot([0, 1], [0, 1], "--", color="0.5", linewidth=1)
     ax.vlines(curve.predicted[full], band[0][full], band[1][full], color="0.82", linewidth=7, label="perfect model")
@@ -385,11 +400,11 @@ def brier_decomposition(y_true, y_score, *, bins=10, strategy="width", weights=N
     variance within bins and twice their covariance with the labels there; floats, or (resamples,). After A. H. Murphy, Journal of
     Applied Meteorology 12 (1973) 595–600; D. B. Stephenson et al., Weather and Forecasting 23 (2008) 752–757.
     """
-    ill, score = _one_pair("brier_decomposition", y_true, y_score)
+    ill, score = _one_class("brier_decomposition", y_true, y_score)
     weights = _check_weights(weights, len(score))
     edges, index = score_bins(score, bins=bins, strategy=strategy)
-    moments = np.column_stack([np.ones(len(score)), score, ill, score**2, score * ill])
-    return _murphy(*np.moveaxis(_bin_sums(index, len(edges) - 1, moments, weights), -1, 0))
+    moments = [np.ones(len(score)), score, ill, score**2, score * ill]
+    return _murphy(*_bin_sums(index, len(edges) - 1, moments, weights))
 
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #42b05058
 def _murphy(n, s, y, ss, sy):
@@ -404,7 +419,7 @@ def _murphy(n, s, y, ss, sy):
 
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #b6d974f0
 class CalibrationWarning(UserWarning):
-    """A calibration that has no answer, or another one than was asked for; the message is the reason."""
+    """A calibrator or a prior that is another than was asked for; the message is the reason."""
 
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #979cf18d
 class Estimate(NamedTuple):
@@ -505,17 +520,17 @@ def calibration_line(y_true, y_score, *, confidence=0.95, patients=None):
     Returns
     -------
     CalibrationLine(intercept, slope) of log odds(ill) = intercept + slope · log odds(score). A slope below 1 means scores too extreme. nan
-    with a CalibrationWarning where all cases are of one class, all scores equal, or the classes perfectly separated.
+    with an UndefinedMetric warning where all cases are of one class, all scores equal, or the classes perfectly separated.
     After D. R. Cox, Biometrika 45 (1958) 562–565.
 
     Raises
     ------
     ValueError : faulty labels or patients, scores outside [0, 1], more than one class or label.
     """
-    ill, score = _one_pair("calibration_line", y_true, y_score)
+    ill, score = _one_class("calibration_line", y_true, y_score)
     odds = log_odds(score)
     if reason := _no_line(ill, odds):
-        warnings.warn(f"calibration slope is undefined: {reason}", CalibrationWarning, stacklevel=2)
+        warnings.warn(f"calibration slope is undefined: {reason}", UndefinedMetric, stacklevel=2)
         return CalibrationLine(*[Estimate(np.nan, np.nan, np.nan)] * 2)
     return CalibrationLine(*_wald(np.column_stack([np.ones(len(odds)), odds]), ill, 0.0, confidence, patients))
 
@@ -527,12 +542,12 @@ def calibration_in_the_large(y_true, y_score, *, confidence=0.95, patients=None)
 
     Returns
     -------
-    Estimate(value, low, high), 0 for a perfect model, below 0 where the scores are too high. nan with a CalibrationWarning where all
+    Estimate(value, low, high), 0 for a perfect model, below 0 where the scores are too high. nan with an UndefinedMetric warning where all
     cases are of one class.
     """
-    ill, score = _one_pair("calibration_in_the_large", y_true, y_score)
+    ill, score = _one_class("calibration_in_the_large", y_true, y_score)
     if ill.all() or not ill.any():
-        warnings.warn(f"calibration in the large is undefined: all cases are {'ill' if ill.all() else 'healthy'}", CalibrationWarning,
+        warnings.warn(f"calibration in the large is undefined: all cases are {'ill' if ill.all() else 'healthy'}", UndefinedMetric,
                       stacklevel=2)
         return Estimate(np.nan, np.nan, np.nan)
     return _wald(np.ones((len(ill), 1)), ill, log_odds(score), confidence, patients)[0]
