@@ -237,12 +237,12 @@ def _rule(rule, options):
 def _doubt(rule, target, tp, fp, fn, tn):
     """What is wrong with a threshold of these counts, in a sentence, or ""."""
     asked = f"{rule} {target:g}" if rule in ("sensitivity", "specificity") else f"the rule {rule!r}"
+    if rule == "youden" and tp * tn <= fp * fn:
+        return "no threshold does better than chance"
     if tp + fp == 0:
         return f"{asked} is met only by calling nobody positive: sensitivity 0"
     if fn + tn == 0:
         return f"{asked} is met only by calling everybody positive: specificity 0"
-    if rule == "youden" and tp * tn <= fp * fn:
-        return "no threshold does better than chance"
     size, side = (tp + fn, "ill") if rule == "sensitivity" else (fp + tn, "healthy")
     if rule in ("sensitivity", "specificity") and 0 < 1 - target < 1 / size - 1e-9:
         return f"{asked} allows not one error among {size} {side} cases, which are too few to show it"
