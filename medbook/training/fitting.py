@@ -6,9 +6,10 @@
 __all__ = ['targets', 'loss_of', 'output_layer', 'class_weights', 'epoch_order', 'Batches', 'learning_rate', 'automatic_epochs',
            'has_bfloat16', 'set_precision', 'leaf_layers', 'atomic', 'State', 'values_of', 'reseed', 'Stopped',
            'TrainingError', 'Keeper', 'store', 'restore', 'best_epoch', 'exhausted', 'Progress', 'trainee',
-           'start_anew', 'train', 'average', 'scores', 'predict', 'Run', 'write_report', 'describe', 'start_of',
-           'device', 'Folder', 'same', 'differences', 'check_same', 'ctrl_c', 'check', 'settle', 'members_of', 'fit',
-           'train_members', 'finish_member', 'stopped', 'conclude']
+           'strategy_in', 'moved_where_marked', 'start_anew', 'train', 'average', 'scores', 'predict', 'Run',
+           'write_report', 'describe', 'start_of', 'device', 'Folder', 'same', 'differences', 'check_same', 'ctrl_c',
+           'check', 'settle', 'settle_balance', 'members_of', 'fit', 'train_members', 'finish_member', 'stopped',
+           'conclude']
 
 # %% ../../nbs/4_training/42_fitting.ipynb #69b7aaff
 import json
@@ -70,26 +71,36 @@ def epoch_order(count, seed, epoch):
 
 # %% ../../nbs/4_training/42_fitting.ipynb #6a55dc10
 class Batches(keras.utils.PyDataset):
-    """A data set's images (n, H, W, C), targets and weights in batches; shuffled anew each epoch when a `seed` is given."""
+    """A data set's images (n, H, W, C), targets and weights in batches; shuffled anew each epoch when a `seed` is given.
 
-    def __init__(self, dataset, outputs, batch_size, *, seed=None, weights=None):
+    With a `strategy` (chapter 43) it says which rows an epoch shows and how much each counts, and which images are to be moved at random.
+    """
+
+    def __init__(self, dataset, outputs, batch_size, *, seed=None, weights=None, strategy=None):
         super().__init__()
-        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+        self.dataset, self.batch_size, self.seed, self.strategy = dataset, batch_size, seed, strategy
         self.targets = targets(dataset.labels, outputs)
         self.weights = None if weights is None else weights[dataset.labels]
+        self.moved = None if strategy is None else strategy.moved(dataset.labels)
         self.begin(0)
 
     def begin(self, epoch):
         """Take up the order of `epoch`."""
         count = len(self.dataset)
-        self.order = np.arange(count) if self.seed is None else epoch_order(count, self.seed, epoch)
+        if self.strategy is not None and self.seed is not None:
+            self.order, self.weights = self.strategy.epoch(self.dataset, self.seed, epoch)
+        else:
+            self.order = np.arange(count) if self.seed is None else epoch_order(count, self.seed, epoch)
 
     def __len__(self):
         return -(-len(self.dataset) // self.batch_size)
 
     def __getitem__(self, step):
         rows = self.order[step * self.batch_size : (step + 1) * self.batch_size]
-        batch = self.dataset.batch(rows), self.targets[rows]
+        images = self.dataset.batch(rows)
+        if self.moved is not None:
+            images = {"image": images, "moved": self.moved[rows].reshape(-1, 1, 1, 1)}
+        batch = images, self.targets[rows]
         return batch if self.weights is None else (*batch, self.weights[rows])
 
 # %% ../../nbs/4_training/42_fitting.ipynb #9312b65b
@@ -297,8 +308,10 @@ class Progress(keras.callbacks.Callback):
 # %% ../../nbs/4_training/42_fitting.ipynb #53e94dd2
 def trainee(model, recipe, steps, *, symmetry="none", seed=0):
     """`model` behind its augmentation, compiled with AdamW (or Adam without weight decay), its loss, and accuracy."""
-    learner = model
-    if recipe.augment:
+    learner, strategy = model, strategy_in(recipe)
+    if strategy is not None and strategy.augment == "rare":
+        learner = moved_where_marked(model, augmenter(symmetry, seed=seed))
+    elif recipe.augment:
         learner = keras.Sequential([keras.layers.Input(model.input_shape[1:]), augmenter(symmetry, seed=seed), model])
     rate = learning_rate(recipe.schedule, recipe.learning_rate, steps)
     optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay) if recipe.weight_decay else keras.optimizers.Adam(rate)
@@ -306,8 +319,20 @@ def trainee(model, recipe, steps, *, symmetry="none", seed=0):
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     loss = loss_of(model)
     kind = keras.metrics.BinaryAccuracy if isinstance(loss, keras.losses.BinaryCrossentropy) else keras.metrics.CategoricalAccuracy
-    learner.compile(optimizer, loss, metrics=[kind(name="accuracy")])
+    learner.compile(optimizer, strategy.loss(loss) if strategy else loss, metrics=[kind(name="accuracy")])
     return learner
+
+# %% ../../nbs/4_training/42_fitting.ipynb #d8e6bcd7
+def strategy_in(recipe):
+    """The recipe's strategy of chapter 43; None where `balance` is None or "weights"."""
+    return None if recipe.balance in (None, "weights") else recipe.balance
+
+# %% ../../nbs/4_training/42_fitting.ipynb #1d047871
+def moved_where_marked(model, augmentation):
+    """`model` behind `augmentation`, for a dict of "image" (n, H, W, C) and "moved" (n, 1, 1, 1): 1 where the moved image is to be seen."""
+    image, moved = keras.layers.Input(model.input_shape[1:], name="image"), keras.layers.Input((1, 1, 1), name="moved")
+    chosen = moved * augmentation(image) + (1 - moved) * image
+    return keras.Model({"image": image, "moved": moved}, model(chosen))
 
 # %% ../../nbs/4_training/42_fitting.ipynb #617da001
 def start_anew(learner, model):
@@ -326,9 +351,9 @@ def train(learner, parts, recipe, state, keep, *, seed=0, patience=None, progres
     `parts` are the data sets "train" and, if there is one, "valid".
     """
     labels, outputs, seeds = parts["train"].labels, learner.output_shape[-1], (seed, state.member)
-    weights = class_weights(labels) if recipe.balance == "weights" else None
-    batches = Batches(parts["train"], outputs, recipe.batch_size, seed=seeds, weights=weights)
-    valid = Batches(parts["valid"], outputs, 256) if "valid" in parts else None
+    weights, strategy = class_weights(labels) if recipe.balance == "weights" else None, strategy_in(recipe)
+    batches = Batches(parts["train"], outputs, recipe.batch_size, seed=seeds, weights=weights, strategy=strategy)
+    valid = Batches(parts["valid"], outputs, 256, strategy=strategy) if "valid" in parts else None
     if state.epoch:
         restore(state, learner, optimizer=True)
     callbacks = [Keeper(state, batches, keep, seed=seeds, patience=patience, stop=stop)]
@@ -422,8 +447,8 @@ def describe(model, dataset, recipe, *, precision, patience, seed):
     """What run.json says at the start: settings, versions, the data's fingerprint, the device."""
     return {
         "settings": {"model": model.name, "weights": model.count_params(), **asdict(recipe),
-                     "precision": precision, "patience": patience, "seed": seed, "symmetry": dataset.card.symmetry,
-                     "start": start_of(model)},
+                     "balance": recipe.balance and str(recipe.balance), "precision": precision, "patience": patience, "seed": seed,
+                     "symmetry": dataset.card.symmetry, "start": start_of(model)},
         "data": {"name": dataset.card.name, "digest": dataset.digest(), "classes": list(dataset.classes), "shape": list(dataset.shape),
                  "patients": None if dataset.patients is None else zlib.crc32("\n".join(map(str, dataset.patients)).encode()),
                  "images": {name: int((dataset.splits == name).sum()) for name in ("train", "valid", "test")}},
@@ -582,12 +607,17 @@ def settle(recipe, dataset, given):
     for name, value in given.items():
         if isinstance(value, int | float) and not 0 < value < np.inf and not isinstance(value, bool):
             raise ValueError(f"{name} must be above 0, got {value}")
-    if recipe.balance not in (None, "none", "auto", "weights"):
-        raise ValueError(f"balance must be 'auto', 'weights' or 'none', got {recipe.balance!r}")
-    automatic = "weights" if dataset.task == "binary" else None
-    balance = {"auto": automatic, "none": None}.get(recipe.balance, recipe.balance)
     epochs = recipe.epochs or automatic_epochs(int((dataset.splits == "train").sum()))
-    return replace(recipe, epochs=epochs, balance=None if dataset.task == "multi-label" else balance)
+    return replace(recipe, epochs=epochs, balance=settle_balance(recipe.balance, dataset))
+
+# %% ../../nbs/4_training/42_fitting.ipynb #558d4c04
+def settle_balance(balance, dataset):
+    """None, "weights", or a strategy of chapter 43 with its numbers for `dataset`. ValueError for an unknown word."""
+    if balance is None or isinstance(balance, str) and balance in ("none", "auto", "weights"):
+        weighted = balance == "weights" or (balance == "auto" and dataset.task == "binary")
+        return "weights" if weighted and dataset.task != "multi-label" else None
+    from medbook.training.imbalance import find_strategy
+    return find_strategy(balance).settle(dataset)
 
 # %% ../../nbs/4_training/42_fitting.ipynb #36e87ed4
 def members_of(model, dataset, recipe, seed):
@@ -607,8 +637,9 @@ def fit(model, dataset, *, out=None, epochs=None, batch_size=None, learning_rate
     """Train `model` on a `Dataset`'s train split and return a `Run`.
 
     `model` is a name in `ARCHITECTURES` or a Keras model that ends in softmax or sigmoid. `epochs`, `batch_size`,
-    `learning_rate`, `augment`, `balance` ("auto", "weights", "none") and `members` (networks averaged) override the network's
-    `Recipe`; a model that is given trains on from its weights (`members` is then 1 unless asked for; further ones start afresh).
+    `learning_rate`, `augment`, `balance` ("auto", "weights", "none", or a strategy of `medbook.training.imbalance` or its name)
+    and `members` (networks averaged) override the network's `Recipe`; a model that is given trains on from its weights (`members`
+    is then 1 unless asked for; further ones start afresh).
     `patience` stops after so many epochs without a lower loss on valid and keeps the best one. `precision` is "auto", "float32"
     or "bfloat16". With `out`, a folder, the run is written there and the same call goes on where it was stopped
     (a model that is given must then start from the same weights). With `keep_epochs` too, its folder `epochs` keeps the weights
