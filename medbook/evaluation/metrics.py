@@ -183,10 +183,10 @@ def _counts(y_true, y_score, threshold, weights, average=None):
     if tables.shape[-1] == 2:
         counts = tables[..., 1, 1], tables[..., 0, 1], tables[..., 1, 0], tables[..., 0, 0]
     else:
-        table = tables[..., 0, :, :]
-        tp = np.diagonal(table, axis1=-2, axis2=-1)
-        fp, fn = table.sum(axis=-2) - tp, table.sum(axis=-1) - tp
-        counts = tp, fp, fn, table.sum(axis=(-2, -1))[..., None] - tp - fp - fn
+        table, others = tables[..., 0, :, :], 1 - np.eye(tables.shape[-1], dtype=int)
+        wrong = table * others                                    # sums, not differences: what is 0 stays 0
+        tn = ((others @ table) * others).sum(axis=-1)
+        counts = np.diagonal(table, axis1=-2, axis2=-1), wrong.sum(axis=-2), wrong.sum(axis=-1), tn
     if average == "micro":
         counts = (each.sum(axis=-1, keepdims=True) for each in counts)
     return task, Counts(*counts)
@@ -518,7 +518,7 @@ def mcc(y_true, y_score, *, threshold=0.5, weights=None):
     tables = tables.astype(np.float64)
     right, total = np.trace(tables, axis1=-2, axis2=-1), tables.sum(axis=(-2, -1))
     true, called = tables.sum(axis=-1), tables.sum(axis=-2)
-    off_true, off_called = ((each * (total[..., None] - each)).sum(axis=-1) for each in (true, called))
+    off_true, off_called = ((each * (each.sum(axis=-1, keepdims=True) - each)).sum(axis=-1) for each in (true, called))
     value = _rate(right * total - (true * called).sum(axis=-1), np.sqrt(off_true * off_called))
     return _answer("mcc", np.clip(value, -1, 1), task=task, classes=off_true, calls=off_called)
 
