@@ -249,7 +249,7 @@ class Comparison:
     def __repr__(self):
         """The AUC's difference in a line."""
         row = self.table.iloc[0]
-        told = f"{row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f}), p {row.p:.3f}"
+        told = f"{row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f}), p " + ("< 0.001" if row.p < 0.001 else f"{row.p:.3f}")
         return f"<Comparison: AUC {self.names[1]} − {self.names[0]} {told}>"
 
     def _repr_html_(self):
