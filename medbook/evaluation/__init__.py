@@ -3,9 +3,13 @@ import lazy_loader as _lazy
 
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
-    submodules=["metrics", "intervals", "report", "predictions"],
+    submodules=["metrics", "intervals", "comparison", "calibration", "decision", "interactive", "report", "predictions"],
     submod_attrs={
         "intervals": ["wilson", "auc_interval", "bootstrap"],
+        "comparison": ["compare", "Comparison"],
+        "calibration": ["prior_correction", "TemperatureScaling", "PlattScaling", "IsotonicScaling"],
+        "decision": ["choose_threshold", "net_benefit", "decision_curve"],
+        "interactive": ["CurveExplorer"],
         "report": ["evaluate", "Evaluation"],
         "predictions": ["read_predictions", "evaluate_table"],
     },
