@@ -60,7 +60,7 @@ bench: install   ## measure speeds as ratios in one run and write BENCHMARKS.md
 	$(BIN)/python -m tests.bench
 
 results: install  ## train the default network on real sets, three seeds each, and write RESULTS.md (half an hour)
-	$(BIN)/python tests/results.py
+	$(BIN)/python -m tests.results
 
 lock: install    ## resolve the newest versions again and write constraints.txt
 	$(BIN)/uv pip compile --quiet --universal --no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade --extra dev setup.py --output-file constraints.txt

@@ -1,6 +1,7 @@
-"""What medbook reaches on real images: `python tests/results.py [SECTION ...]` trains seeds 0, 1, 2 and writes RESULTS.md.
+"""What medbook reaches on real images: `python -m tests.results [SECTION ...]` trains seeds 0, 1, 2 and writes RESULTS.md.
 
-The sections are the data sets on which `medbook train` runs by default, and "numpy", chapter 25's network. Nothing is chosen here: each run
+The sections are the data sets on which `medbook train` runs by default; "numpy", chapter 25's network; "coverage", the intervals of
+chapters 32 and 38 on simulated studies; and "imbalance", the strategies of chapter 43. Nothing is chosen here: each run
 of `medbook train` chooses its threshold on valid and reads test once; "numpy" is looked at on valid alone. Needs MEDBOOK_DATA.
 """
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from medbook.evaluation.intervals import auc_interval
 from medbook.evaluation.predictions import evaluate_table, read_predictions
 from medbook.foundations.backprop import digits_double, train
 from medbook.images import load
+from tests import coverage
 
 OFFICIAL = {  # MedMNIST v2, AUC / accuracy: Yang et al. (2023), Scientific Data 10:41, table 3
     "pneumoniamnist": {"ResNet-18 (28)": (0.944, 0.854), "ResNet-50 (224)": (0.962, 0.884), "Google AutoML Vision": (0.991, 0.946)},
@@ -86,9 +89,12 @@ def write(name, section, target=Path("RESULTS.md")):
     target.write_text(f"{head}{BEGIN}\n{body}{END}{tail}", encoding="utf-8")
 
 
+SECTIONS = {**{name: partial(set_lines, name) for name in OFFICIAL}, "numpy": numpy_lines, "coverage": coverage.section}
+
+
 def main(names):
-    for name in names or [*OFFICIAL, "numpy"]:
-        section = "\n".join(numpy_lines() if name == "numpy" else set_lines(name)) + "\n"
+    for name in names or SECTIONS:
+        section = "\n".join(SECTIONS[name]()) + "\n"
         print(section, flush=True)
         write(name, section)
 

@@ -30,8 +30,8 @@ def loop(y_true, y_score, resamples):
 def resampling():
     for n, target in ((624, ">= 30"), (10_000, ">= 15")):
         pair = cases(n)
-        yield faster(f"AUC, 1,000 resamples, n = {n:,}, against a scikit-learn loop (s)", lambda pair=pair: bootstrap(auc, *pair, resamples=1000),
-                     lambda pair=pair: loop(*pair, 1000), target, repeats=3)
+        yield faster(f"AUC, 1,000 resamples, n = {n:,}, against a scikit-learn loop (s)",
+                     lambda pair=pair: bootstrap(auc, *pair, resamples=1000), lambda pair=pair: loop(*pair, 1000), target, repeats=3)
 
 
 def sorting():
