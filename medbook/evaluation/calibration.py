@@ -321,7 +321,8 @@ def plot_reliability(y_true, y_score, *, bins=10, strategy="width", confidence=0
     ax.vlines(curve.predicted[full], band[0][full], band[1][full], color="0.82", linewidth=7, label="perfect model")
     reach = np.clip([curve.observed - low, high - curve.observed], 0, None)[:, full]
     ax.errorbar(curve.predicted[full], curve.observed[full], reach, fmt="o", markersize=4, elinewidth=1.2, label="share, interval")
-    ax.set(xlabel="mean score", ylabel="share that is ill", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    ax.set(xlabel="mean score", ylabel="share that is ill", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal",
+           xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
     return ax
 
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #a5392cb8
