@@ -412,17 +412,6 @@ def test_bayes_at_the_edges():
         metrics.ppv_at(.9, .9, 30)
 
 
-def test_reliability():
-    rng = np.random.default_rng(0)
-    score = rng.random(50_000)
-    curve = metrics.reliability_curve(rng.random(50_000) < score, score)
-    np.testing.assert_allclose(curve.observed, curve.predicted, atol=.03)
-    assert curve.counts.sum() == 50_000 and len(curve.edges) == 11
-    edge = metrics.reliability_curve([0, 1, 1], [0., .5, 1.], bins=2)
-    assert edge.counts.tolist() == [1, 2] and edge.observed.tolist() == [0, 1]
-    assert np.isnan(metrics.reliability_curve([0, 1], [.1, .15], bins=4).observed[1:]).all()
-
-
 @pytest.mark.parametrize("labels, scores, words", [
     ([], [], "y_true has shape"),
     ([0, 1], [.1], r"y_true has shape \(2,\), y_score \(1,\)"),
@@ -483,8 +472,6 @@ def test_other_faulty_arguments():
         metrics.roc_curve([0, 1, 2], three)
     with pytest.raises(ValueError, match="give y_true == k"):
         metrics.prevalence([0, 1, 2])
-    with pytest.raises(ValueError, match="bins"):
-        metrics.reliability_curve([0, 1], [.1, .2], bins=0)
 
 
 def test_inputs_are_left_as_they_are():
