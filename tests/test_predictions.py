@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medbook.evaluation.predictions import TableError, checked, choose_threshold, evaluate_table, read_predictions, table_parts
+from medbook.evaluation.decision import choose_threshold
+from medbook.evaluation.predictions import TableError, checked, evaluate_table, read_predictions, table_parts, threshold_from
 
 
 def youden(y_true, y_score, cut):
@@ -16,15 +17,48 @@ def youden(y_true, y_score, cut):
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20)), min_size=2, max_size=60))
 def test_no_threshold_is_better_on_valid(cases):
     y_true, y_score = np.array([case[0] for case in cases]), np.array([case[1] for case in cases]) / 20
-    cut = choose_threshold(y_true, y_score)
+    rows = pd.DataFrame({"y_true": y_true, "score": y_score})
+    cut, _ = threshold_from(rows)
     assert 0 <= cut <= 1
     if len(np.unique(y_true)) == 2:
         best = max(youden(y_true, y_score, other) for other in np.unique(y_score))
         assert np.isclose(youden(y_true, y_score, cut), best)
 
 
-def test_a_useless_score_still_gives_a_finite_threshold():
-    assert np.isfinite(choose_threshold([1, 0, 0, 1], [0.1, 0.9, 0.8, 0.2]))
+def test_a_useless_score_still_gives_a_finite_threshold_and_is_told():
+    threshold, notes = threshold_from(pd.DataFrame({"y_true": [1, 0, 0, 1], "score": [0.1, 0.9, 0.8, 0.2]}))
+    assert 0 <= threshold <= 1 and "no threshold does better than chance" in " ".join(notes)
+    threshold, notes = threshold_from(pd.DataFrame({"y_true": [0, 0], "score": [0.1, 0.9]}))
+    assert threshold == 0.5 and "one class only" in notes[0]
+
+
+def test_a_rule_for_the_threshold_keeps_its_promise_on_valid():
+    rows = table(200)
+    found, notes = evaluate_table(rows, resamples=20, rule="sensitivity", rule_options={"target": 0.9})
+    valid = rows[rows.split == "valid"]
+    assert ((valid.score_yes >= found.threshold) & (valid.y_true == 1)).sum() >= 0.9 * valid.y_true.sum()
+    assert "'sensitivity', target 0.9" in " ".join(notes)
+
+
+def test_columns_that_are_known_become_subgroups_of_the_rows_evaluated():
+    rows = table(200).assign(Sex=["F", "M"] * 100, patient_age=np.arange(200) % 90, weight=1.5)
+    found, _ = evaluate_table(rows, resamples=20)
+    assert set(found.subgroups.group) == {"Sex", "patient_age"}
+    test = rows[rows.split == "test"]
+    women = found.subgroups.query("group == 'Sex' and level == 'F' and metric == 'auc'").iloc[0]
+    assert women.images == (test.Sex == "F").sum() and women.cases == test[test.Sex == "F"].y_true.sum()
+    assert "18 to 39" in set(found.subgroups.level)
+    assert evaluate_table(rows, resamples=20, groups=[])[0].subgroups is None
+    assert set(evaluate_table(rows, resamples=20, groups=["weight"])[0].subgroups.level) == {"1.5"}
+    with pytest.raises(TableError, match="no column 'height'"):
+        evaluate_table(rows, groups=["height"])
+
+
+def test_a_patient_without_a_name_is_refused_not_made_a_patient_called_nan():
+    rows = table().assign(patient=["P1"] * 59 + [None])
+    with pytest.raises(TableError, match="patient is empty in row 61"):
+        checked(rows)
+    assert "patient" not in checked(rows.assign(patient=None))
 
 
 def table(rows=60, seed=0):
@@ -38,7 +72,7 @@ def test_the_threshold_comes_from_valid_and_the_figures_from_test():
     rows = table()
     found, notes = evaluate_table(rows, resamples=50)
     valid, test = rows[rows.split == "valid"], rows[rows.split == "test"]
-    assert found.threshold == choose_threshold(valid.y_true, valid.score_yes)
+    assert found.threshold == choose_threshold(valid.y_true, valid.score_yes).threshold
     assert found.y_true.tolist() == test.y_true.tolist() and "test" in notes[0]
     assert evaluate_table(rows, split="valid", resamples=50)[0].threshold == 0.5
     assert evaluate_table(rows, threshold=0.2, resamples=50)[0].threshold == 0.2

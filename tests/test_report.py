@@ -16,8 +16,11 @@ from medbook.evaluation import intervals, report
 from medbook.evaluation.report import evaluate
 
 FAST = {"resamples": 200}
-BINARY = ["auc", "average_precision", "accuracy (largest score)", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv",
-          "npv", "f1", "mcc", "prevalence"]
+BINARY = ["auc", "average_precision", "partial_auc", "sensitivity at specificity 0.9", "specificity at sensitivity 0.9",
+          "accuracy (largest score)", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv",
+          "positive_likelihood_ratio", "negative_likelihood_ratio", "diagnostic_odds_ratio", "f1", "f2", "mcc", "kappa", "prevalence",
+          "brier", "log_loss", "ece", "ece (if perfect)", "calibration_slope", "calibration_intercept", "mean score − share of cases",
+          "net_benefit", "net_benefit (treat all)"]
 
 
 def two_classes(n=300, seed=0, prevalence=0.3):
@@ -54,9 +57,14 @@ def test_binary_table_agrees_with_scikit_learn():
         "accuracy (largest score)": reference.accuracy_score(y, score > 0.5), "accuracy": reference.accuracy_score(y, call),
         "balanced_accuracy": reference.balanced_accuracy_score(y, call), "sensitivity": reference.recall_score(y, call),
         "specificity": reference.recall_score(1 - y, ~call), "ppv": reference.precision_score(y, call),
-        "npv": reference.precision_score(1 - y, ~call), "f1": reference.f1_score(y, call), "mcc": reference.matthews_corrcoef(y, call),
-        "prevalence": y.mean(),
+        "npv": reference.precision_score(1 - y, ~call), "f1": reference.f1_score(y, call),
+        "mcc": reference.matthews_corrcoef(y, call), "prevalence": y.mean(), "kappa": reference.cohen_kappa_score(y, call),
+        "partial_auc": reference.roc_auc_score(y, score, max_fpr=0.1),
+        "f2": reference.fbeta_score(y, call, beta=2), "brier": reference.brier_score_loss(y, score),
+        "log_loss": reference.log_loss(y, score),
     }
+    ratios = ["positive_likelihood_ratio", "negative_likelihood_ratio"]
+    expected |= dict(zip(ratios, reference.class_likelihood_ratios(y, call), strict=True))
     assert list(table.index) == BINARY
     for name, value in expected.items():
         assert table.value[name] == pytest.approx(value, abs=1e-12), name
@@ -105,16 +113,15 @@ def test_intervals_are_wilsons_and_the_auc_intervals():
     hits = int(((score >= 0.5) & (y == 1)).sum())
     assert tuple(result["sensitivity"][1:4]) == pytest.approx(intervals.wilson(hits, int(y.sum()), 0.9))
     assert tuple(result["auc"][1:4]) == pytest.approx(intervals.auc_interval(y, score, confidence=0.9))
-    assert result["f1"].method == "bootstrap" and result["sensitivity"].method == "Wilson" and "DeLong" in result["auc"].method
+    assert result["f1"].method == "bootstrap" and result["sensitivity"].method == "Wilson" and result["auc"].method == "score type"
 
 
 def test_several_images_a_patient_are_redrawn_by_patient_and_widen_the_intervals():
     y, score = two_classes(60, seed=1)
     y, score, patients = np.repeat(y, 8), np.repeat(score, 8), np.repeat(np.arange(60), 8)
     alone, together = evaluate(y, score, **FAST), evaluate(y, score, patients=patients, **FAST)
-    assert {row.method for row in together.table.itertuples() if row.metric != "auc"} == {"bootstrap by patient"}
-    assert together["auc"].method == "logit-DeLong by patient"
-    for name in ("auc", "accuracy", "sensitivity"):
+    assert all("by patient" in row.method for row in together.table.itertuples() if row.metric != "ece (if perfect)")
+    for name in ("auc", "accuracy", "sensitivity", "ppv", "positive_likelihood_ratio", "f1", "brier", "calibration_slope", "net_benefit"):
         wide, narrow = together[name], alone[name]
         assert wide.value == narrow.value
         assert wide.high - wide.low > 1.8 * (narrow.high - narrow.low), name   # eight alike images: sqrt(8) = 2.8 times wider
@@ -129,7 +136,7 @@ def test_nothing_wrong_in_a_few_patients_still_leaves_doubt():
     y, score, patients = np.repeat([0, 1], 20), np.repeat([0.1, 0.9], 20), np.repeat(np.arange(8), 5)
     result = evaluate(y, score, patients=patients, **FAST)
     row = result["sensitivity"]
-    assert row.value == 1 and row.low == pytest.approx(intervals.wilson(4, 4)[1]) and "Wilson over patients" in row.method
+    assert row.value == 1 and row.low == pytest.approx(intervals.wilson(4, 4)[1]) and row.method == "Wilson, by patient"
     for row in result.table.itertuples():
         assert math.isnan(row.low) or row.low < row.high, row.metric
 
@@ -160,7 +167,8 @@ def test_same_seed_same_table_other_seed_other_bounds():
     y, score = two_classes()
     first, again, other = (evaluate(y, score, seed=seed, **FAST).table for seed in (0, 0, 1))
     pd.testing.assert_frame_equal(first, again)
-    assert (first.value == other.value).all() and not first.low.equals(other.low)
+    chance = first.metric == "ece (if perfect)"                       # drawn from the seed altogether
+    assert (first.value == other.value)[~chance].all() and not first.low.equals(other.low)
 
 
 @settings(max_examples=25, deadline=None)
@@ -170,10 +178,205 @@ def test_any_small_study_has_a_table_with_ordered_bounds(rows, threshold):
     table = evaluate(y, score, threshold=threshold, resamples=20).table
     assert list(table.metric) == BINARY
     known = table.dropna()
-    bottom = np.where(known.metric == "mcc", -1, 0)
-    assert (known.low < known.high).all() and (known.low >= bottom).all() and (known.high <= 1).all()
+    assert (known.low < known.high).all() and (known.low <= known.value + 1e-12).all() and (known.value <= known.high + 1e-12).all()
+    shares = known[~known.metric.isin(report.UNBOUNDED)]
+    bottom = np.where(shares.metric.isin(["mcc", "kappa"]), -1, 0)
+    assert (shares.low >= bottom).all() and (shares.high <= 1).all()
     assert table[table.value.isna()].method.str.startswith("undefined: ").all()
     assert table[table.value.notna() & table.low.isna()].method.str.contains("no interval").all()
+
+
+# ---- one pass for all that is redrawn
+
+def degenerate(name):
+    rng = np.random.default_rng(3)
+    y = np.repeat([0, 1], [12, 8])
+    return {"ties": (y, rng.choice([0.2, 0.5, 0.8], 20)), "one case": (np.eye(20, dtype=int)[4], rng.random(20)),
+            "all equal": (y, np.full(20, 0.4)), "perfect": (y, 0.1 + 0.8 * y), "reversed": (y, 0.9 - 0.8 * y),
+            "certain": (y, y.astype(float)), "no case": (0 * y, rng.random(20))}[name]
+
+
+@pytest.mark.parametrize("name", ["ties", "one case", "all equal", "perfect", "reversed", "certain", "no case"])
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
+def test_the_joint_metric_is_every_metric_by_itself(name, threshold):
+    y, score = degenerate(name)
+    p = report.check(y, score, threshold=threshold)
+    joint, rng = report.Joint(p), np.random.default_rng(0)
+    weights = rng.multinomial(20, np.full(20, 1 / 20), 30).astype(float)
+    together, once = joint(y, score, weights=weights), joint(y, score)
+    with np.errstate(all="ignore"):
+        for number, (metric_name, metric) in enumerate(report.redrawn_metrics(p).items()):
+            assert together[:, number] == pytest.approx(metric(y, score, weights=weights), abs=1e-12, nan_ok=True), metric_name
+            assert once[number] == pytest.approx(report._value(metric, y, score)[0], abs=1e-12, nan_ok=True), metric_name
+    assert (joint.lost == np.isnan(together).sum(0)).all()
+
+
+@pytest.mark.parametrize("task", EXAMPLES)
+def test_the_joint_bounds_are_those_of_each_metrics_own_bootstrap(task):
+    y, score = EXAMPLES[task](120)
+    result = evaluate(y, score, patients=np.arange(120) // 3, resamples=60)
+    for name, metric in report.redrawn_metrics(result).items():
+        value, low, high = intervals.bootstrap(metric, y, score, resamples=60, patients=result.owner)
+        row = result[name]
+        assert row.value == pytest.approx(value, abs=1e-12), name
+        if name != "ece":
+            assert (row.low, row.high) == pytest.approx((low, high), abs=1e-12), name
+
+
+# ---- intervals that are not redrawn
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 6)), min_size=1, max_size=40))
+def test_the_effective_size_lies_between_one_and_the_number_of_rows(rows):
+    hit, owner = (np.array(each) for each in zip(*rows, strict=True))
+    size = report.effective_size(hit, owner)
+    assert 0 < size <= len(hit) + 1e-9
+    assert report.effective_size(hit, np.arange(len(hit))) == pytest.approx(len(hit))
+    assert report.effective_size(np.repeat(hit, 3), np.repeat(np.arange(len(hit)), 3)) == pytest.approx(len(hit))
+
+
+@pytest.mark.parametrize("patients, truth", [(15, 0.8), (40, 0.9), (60, 0.97)])
+def test_shares_of_clustered_images_keep_their_promise_where_wilson_over_images_does_not(patients, truth):
+    rng, covered, naive = np.random.default_rng(0), 0, 0
+    for _ in range(1500):
+        right = (rng.random((patients, 5)) < rng.beta(truth, 1 - truth, size=(patients, 1))).ravel().astype(float)   # correlation 0.5
+        size = report.effective_size(right, np.repeat(np.arange(patients), 5))
+        _, low, high = intervals.wilson(right.mean() * size, size)
+        covered += low <= truth <= high
+        _, low, high = intervals.wilson(right.sum(), len(right))
+        naive += low <= truth <= high
+    assert 0.93 <= covered / 1500 <= 0.98 and naive / 1500 < 0.85
+
+
+def test_likelihood_ratios_have_simels_and_woolfs_intervals():
+    y, score = two_classes()
+    result = evaluate(y, score, **FAST)
+    tp, fp, fn, tn = ((result.called == a)[y == b].sum() for a, b in [(1, 1), (1, 0), (0, 1), (0, 0)])
+    spread = {"positive_likelihood_ratio": 1 / tp - 1 / (tp + fn) + 1 / fp - 1 / (fp + tn),
+              "negative_likelihood_ratio": 1 / fn - 1 / (tp + fn) + 1 / tn - 1 / (fp + tn),
+              "diagnostic_odds_ratio": 1 / tp + 1 / fp + 1 / fn + 1 / tn}
+    for name, variance in spread.items():
+        row = result[name]
+        assert np.log([row.low, row.high]) == pytest.approx(np.log(row.value) + np.array([-1, 1]) * 1.959963985 * variance**0.5)
+
+
+def test_predictive_values_at_the_prevalence_of_the_cases_are_the_plain_ones():
+    y, score = two_classes()
+    result = evaluate(y, score, prevalence=y.mean(), **FAST)
+    for name in ("ppv", "npv"):
+        stated = next(row for row in result.table.itertuples() if row.metric.startswith(f"{name} (prevalence"))
+        assert stated.value == pytest.approx(result[name].value) and stated.low < stated.value < stated.high
+    rare = evaluate(y, score, prevalence=0.01, **FAST)["ppv (prevalence 0.01)"]
+    assert rare.value == pytest.approx(0.01 * result["sensitivity"].value / (0.01 * result["sensitivity"].value
+                                                                             + 0.99 * (1 - result["specificity"].value)))
+
+
+def test_an_empty_cell_leaves_the_ratio_with_a_reason():
+    y = np.repeat([0, 1], 20)
+    result = evaluate(y, 0.2 + 0.6 * y, **FAST)
+    assert math.isnan(result["positive_likelihood_ratio"].value) and "undefined" in result["positive_likelihood_ratio"].method
+    assert "no interval" in result["negative_likelihood_ratio"].method and result["negative_likelihood_ratio"].value == 0
+    assert "separates" in result["calibration_slope"].method
+
+
+def test_the_calibration_error_of_a_perfect_model_is_what_a_perfect_model_shows():
+    rng = np.random.default_rng(1)
+    score = rng.beta(0.7, 1.5, 2000)
+    good, bad = (evaluate((rng.random(2000) < truth).astype(int), score, **FAST) for truth in (score, score**2))
+    assert good["ece"].value <= good["ece (if perfect)"].high and bad["ece"].low > bad["ece (if perfect)"].high
+    for result in (good, bad):
+        assert result["ece"].low <= result["ece"].value <= result["ece"].high
+
+
+def test_net_benefit_is_that_of_chapter_34_and_nothing_at_a_threshold_of_one():
+    from medbook.evaluation.decision import net_benefit
+    y, score = two_classes()
+    assert evaluate(y, score, threshold=0.2, **FAST)["net_benefit"].value == pytest.approx(net_benefit(y, score, 0.2))
+    assert "undefined" in evaluate(y, score, threshold=1, **FAST)["net_benefit"].method
+
+
+# ---- subgroups
+
+def test_a_subgroup_is_the_evaluation_of_its_rows():
+    y, score = two_classes()
+    sex = np.where(np.arange(len(y)) % 3 == 0, "F", "M")
+    found = evaluate(y, score, groups={"sex": sex}, **FAST).subgroups
+    alone = evaluate(y[sex == "F"], score[sex == "F"], **FAST)
+    for row in found[found.level == "F"].itertuples():
+        assert (row.value, row.low, row.high, row.n) == pytest.approx(tuple(alone[row.metric][1:5])), row.metric
+    assert found[found.level == "F"].images.iloc[0] == 100 and found[found.level == "F"].cases.iloc[0] == y[sex == "F"].sum()
+
+
+def test_a_table_with_a_row_a_patient_is_joined_by_name():
+    y, score = two_classes(60)
+    patients = np.array([f"P{i // 3}" for i in range(60)])
+    by_row = {"age": np.arange(60) // 3 * 4, "site": np.where(np.arange(60) // 3 < 5, "A", None)}
+    people = pd.DataFrame({"patient": [f"P{i}" for i in range(20)], "age": np.arange(20) * 4, "site": ["A"] * 5 + [None] * 15})
+    first = evaluate(y, score, patients=patients, groups=by_row, **FAST).subgroups
+    second = evaluate(y, score, patients=patients, groups=people.sample(frac=1, random_state=0), **FAST).subgroups
+    pd.testing.assert_frame_equal(first, second)
+    assert first.level.unique().tolist() == ["under 18", "18 to 39", "40 to 59", "60 to 79", "A", "unknown"]
+
+
+def test_ages_numbers_and_many_names_become_few_levels():
+    assert report._levels("PatientAge", ["045Y", "006M", "081Y"])[1].tolist() == ["40 to 59", "under 18", "80 and over"]
+    assert report._levels("dose", np.arange(100.0))[0] == ["up to 24.75", "24.75 to 49.5", "49.5 to 74.25", "above 74.25"]
+    levels, words = report._levels("site", [f"site {i % 30}" for i in range(300)])
+    assert len(levels) == 12 and levels[-1] == "all others" and len(words) == 300
+    assert report._levels("grade", [1.0, 2.0, np.nan])[0] == ["1", "2", "unknown"]
+    assert report._levels("dose", np.repeat([0.0, 1, 2, 3, 4, 5, 6, 7], [90] + [1] * 7))[0]      # quartiles that coincide
+
+
+def test_a_small_group_is_marked_by_the_rule():
+    y, score = two_classes(100, prevalence=0.5)
+    site = np.repeat(["big", "few images", "few cases"], [41, 29, 30])
+    y[70:91] = 0
+    found = evaluate(y, score, groups={"site": site}, **FAST).subgroups.groupby("level").warning.first()
+    assert found["few images"].startswith("small: 29 images") and "with 1" in found["few cases"] and found["big"] == ""
+
+
+def test_a_group_of_one_class_has_what_is_defined():
+    y, score = two_classes()
+    found = evaluate(y, score, groups={"ill": y}, **FAST).subgroups.set_index(["level", "metric"])
+    assert math.isnan(found.value["0", "auc"]) and found.method["0", "auc"] == "undefined: cases of one class only"
+    assert math.isnan(found.value["0", "sensitivity"]) and 0 < found.value["0", "specificity"] < 1
+
+
+PEOPLE = pd.DataFrame({"patient": ["A", "B"], "sex": ["F", "M"]})
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"groups": {"sex": ["F"]}}, "sex has 1 values for 20 rows"),
+    ({"groups": ["F"] * 20}, "a table or a dict"),
+    ({"groups": PEOPLE}, "patients was not given"),
+    ({"groups": PEOPLE, "patients": ["A"] * 20}, "patient B has no rows in y_true"),
+    ({"groups": PEOPLE, "patients": ["A"] * 10 + ["C", "B"] * 5}, "no row for patient C"),
+    ({"groups": pd.concat([PEOPLE, PEOPLE]), "patients": ["A", "B"] * 10}, "patient A twice"),
+    ({"prevalence": 2}, "prevalence is 2"),
+    ({"patients": ["P"] * 21}, "a patient without a row cannot be judged"),
+    ({"y_true": ["no", "mass"] * 10, "classes": ["no", "yes"]}, "'mass', which is none of the classes no, yes"),
+    ({"y_true": ["no", "yes"] * 10}, "give classes="),
+])
+def test_groups_and_names_that_do_not_fit_are_one_clear_line(change, words):
+    y, score = two_classes(20)
+    with pytest.raises(ValueError, match=re.escape(words)) as caught:
+        evaluate(**{"y_true": y, "y_score": score} | FAST | change)
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_of_several_classes_must_sum_to_one():
+    y, score = several_classes(30)
+    score[7] *= 0.9
+    with pytest.raises(ValueError, match="row 7 sums to 0.9, not to 1"):
+        evaluate(y, score, **FAST)
+
+
+def test_labels_may_be_names():
+    y, score = two_classes()
+    names = np.array(["healthy", "ill"])
+    plain = evaluate(y, score, classes=names, **FAST).table
+    for labels in (names[y], names[y].tolist(), pd.Series(names[y]), pd.Categorical(names[y])):
+        pd.testing.assert_frame_equal(evaluate(labels, score, classes=names, **FAST).table, plain)
 
 
 # ---- bad input
@@ -223,13 +426,22 @@ def test_an_unknown_metric_or_figure_names_the_known_ones():
 # ---- figures
 
 @pytest.mark.parametrize("task", EXAMPLES)
-@pytest.mark.parametrize("kind", report.PLOTS)
-def test_every_figure_of_every_task_draws_on_the_axes_it_is_given(task, kind):
+def test_every_figure_of_every_task_draws_on_the_axes_it_is_given(task):
     from matplotlib.figure import Figure
-    ax = Figure().subplots()
-    result = evaluate(*EXAMPLES[task](), **FAST)
-    assert result.plot(kind, ax) is ax
-    assert ax.lines or ax.images or ax.collections
+    y, score = EXAMPLES[task]()
+    result = evaluate(y, score, groups={"sex": np.arange(len(y)) % 2}, **FAST)
+    assert "subgroups" in report.kinds(result) and ("decision" in report.kinds(result)) == (task == "binary")
+    for kind in report.kinds(result):
+        ax = Figure().subplots()
+        assert result.plot(kind, ax) is ax
+        assert ax.lines or ax.images or ax.collections
+
+
+def test_a_figure_that_cannot_be_says_why():
+    with pytest.raises(ValueError, match="no subgroups were asked for"):
+        evaluate(Y, S, **FAST).plot("subgroups")
+    with pytest.raises(ValueError, match="for two classes"):
+        evaluate(*several_classes(), **FAST).plot("decision")
 
 
 def test_roc_curve_and_its_area_are_scikit_learns():
@@ -282,9 +494,6 @@ def test_a_redraw_by_weights_is_the_curve_of_repeated_rows():
         together = report._curve(read, grid, y, score, weights)
         for row, each in zip(together, weights.astype(int), strict=True):
             assert row == pytest.approx(report._curve(read, grid, np.repeat(y, each), np.repeat(score, each)))
-    shares = report._bin_shares(5, y, score, weights)
-    for row, each in zip(shares, weights.astype(int), strict=True):
-        assert row == pytest.approx(report._bin_shares(5, np.repeat(y, each), np.repeat(score, each)), nan_ok=True)
 
 
 def test_mistakes_are_wrong_and_sorted_by_certainty():
@@ -293,6 +502,21 @@ def test_mistakes_are_wrong_and_sorted_by_certainty():
     assert len(rows) == 5 and (rows.true != rows.called).all()
     assert (np.diff((rows.score - 0.5).abs()) <= 0).all()
     assert ((score >= 0.5) != y).sum() >= 5 and (rows.score == score[rows.row]).all()
+
+
+def test_mistakes_find_missed_cases_also_at_a_low_threshold():
+    y, score = two_classes(600, prevalence=0.3)
+    kinds = evaluate(y, score, threshold=0.3, classes=["no", "yes"], **FAST).mistakes(12).called.value_counts()
+    assert kinds["no"] > 1 and kinds["yes"] > 1
+
+
+def test_mistakes_of_several_labels_are_wrong_and_named():
+    y, score = several_labels()
+    result = evaluate(y, score, classes=["a", "b", "c"], **FAST)
+    for row in result.mistakes(8).itertuples():
+        k = "abc".index(row.true[-1])
+        assert y[row.row, k] == (not row.true.startswith("no ")) and row.score == score[row.row, k]
+        assert (score[row.row, k] >= 0.5) != y[row.row, k]
 
 
 # ---- files
@@ -328,7 +552,7 @@ def test_html_escapes_what_users_write_and_asks_nothing_of_the_network(task, tmp
     outside = [link for link in re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?([^\"')\s]+)", page) if not link.startswith(("data:", "#"))]
     assert not outside and "http:" not in page and "https:" not in page
     assert page.startswith("<!doctype html>") and '<html lang="en">' in page and "not for diagnosis" in page
-    assert page.count("<img") == page.count("alt=") == 7   # five figures, the learning curve, one image
+    assert page.count("<img") == page.count("alt=") == 7 + (task == "binary")   # five figures (or six), the learning curve, one image
 
 
 def test_html_shows_the_numbers_the_notes_and_what_is_left_to_the_authors(tmp_path):
@@ -347,7 +571,8 @@ def test_html_of_an_undefined_number_shows_a_dash_and_the_reason(tmp_path):
     assert "undefined: cases of one class only" in page and "nan" not in re.sub(r"data:[^\"]*", "", page).lower()
 
 
-def test_html_takes_odd_histories(tmp_path):
+def test_html_takes_odd_histories(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "PLOTS", {})
     result = evaluate(Y, S, **FAST)
     for columns in ({}, {"epoch": [1]}, {"loss": [0.5]}, {"epoch": [1], "val_loss": [0.3]}):
         history = pd.DataFrame(columns)
@@ -384,6 +609,54 @@ def test_every_figure_shows_in_a_notebook_not_only_the_first():
     book = NotebookClient(new_notebook(cells=[new_code_cell(cell) for cell in cells]), kernel_name="python3", timeout=120).execute()
     for cell in book.cells[1:]:
         assert [True for output in cell.outputs if "image/png" in output.get("data", {})] == [True]
+
+
+def test_the_worst_errors_are_taken_from_the_images_of_all_rows(tmp_path):
+    y, score = two_classes(40)
+    images = np.full((40, 6, 6), np.arange(40)[:, None, None] / 40)
+    result = evaluate(y, score, **FAST)
+    wrong = result.mistakes()
+    for source in (images, list(images), lambda row: images[row]):
+        errors, others = report._pictures(result, source)
+        assert len(errors) == len(wrong) and others == []
+        assert [error["source"] for error in errors] == [report._png(images[row]) for row in wrong.row]
+    page = result.to_html(tmp_path / "r.html", images=images).read_text()
+    assert "Worst errors" in page and f"row {wrong.row[0]}" in page and "worst errors are shown" in page
+    with pytest.raises(ValueError, match="images has 3 images for 40 rows"):
+        result.to_html(tmp_path / "r.html", images=images[:3])
+
+
+def test_images_beyond_zero_and_one_are_stretched_and_large_ones_made_small():
+    import base64
+    import io
+
+    from matplotlib.image import imread
+    read = lambda source: imread(io.BytesIO(base64.b64decode(source.removeprefix("data:image/png;base64,"))))  # noqa: E731
+    pixels = read(report._png(np.array([[-1000, 0], [500, 3000]], np.int16)))
+    assert pixels[0, 0, 0] == 0 and pixels[1, 1, 0] == 1 and pixels[0, 1, 0] == pytest.approx(0.25, abs=0.01)
+    assert read(report._png(np.zeros((2000, 500)))).shape[:2] == (286, 72)
+
+
+# ---- checklists
+
+def test_the_checklists_have_their_items_and_mark_what_is_unknown(tmp_path):
+    lists = report.checklists()
+    numbers = [int(re.match(r"\d+", item["item"])[0]) for item in lists["TRIPOD+AI"]["items"]]
+    assert numbers == sorted(numbers) and set(numbers) == set(range(1, 28))
+    assert not any("item" in item for item in lists["CLAIM"]["items"])
+    known = {fact for one in lists.values() for item in one["items"] for fact in item.get("facts", [])}
+    result = evaluate(Y, S, groups={"sex": np.arange(20) % 2}, **FAST)
+    assert known == set(report._told(result, "title", [1]))
+    bare, full = (report._filled(result, "title", settings, []) for settings in ([], report._flat({"epochs": 20, "data": {"name": "x"}})))
+    for one, other in zip(bare, full, strict=True):
+        assert one["blank"] > other["blank"] > 0 and other["blank"] == sum(not item["text"] for item in other["items"])
+    page = result.to_html(tmp_path / "r.html", settings={"epochs": 20}).read_text()
+    assert page.count("to be completed by the authors") == sum(one["blank"] for one in report._filled(result, "Evaluation", report._flat(
+        {"epochs": 20, "versions": report._versions()}), []))
+
+
+def test_no_setting_is_read_into_a_checklist_by_a_part_of_its_name():
+    assert report._known([("batch_size", "32"), ("data.name", "x"), ("database", "y")], ["data"]) == "data.name: x"
 
 
 def test_an_image_of_impossible_shape_is_named():

@@ -39,10 +39,11 @@ def report(request, tmp_path_factory):
         y = rng.integers(2, size=(80, 5))
         score, names = 1 / (1 + np.exp(-(rng.normal(size=y.shape) + y))), names[:5]
     history = pd.DataFrame({"epoch": [1, 2, 3], "loss": [1, 0.5, 0.3], "valid_loss": [1, 0.6, 0.5], "valid_auc": [0.5, 0.7, 0.8]})
-    return evaluate(y, score, classes=names, patients=np.arange(len(y)) // 2, resamples=50).to_html(
+    groups = {"sex": np.arange(len(y)) % 2, "site " + EVIL: np.where(np.arange(len(y)) % 3, "a site with a very long name indeed", EVIL)}
+    return evaluate(y, score, classes=names, patients=np.arange(len(y)) // 2, groups=groups, resamples=50).to_html(
         tmp_path_factory.mktemp("report") / "report.html", title="Report " + EVIL, notes=[EVIL, "w" * 300],
         settings={"data": EVIL, "model": {"name": "compact", "a_setting_with_a_name_that_is_long": "/a/" + "very" * 60}},
-        history=history, images=[(f"{i} {EVIL}", rng.random((28, 28))) for i in range(5)])
+        history=history, images=rng.random((len(y), 28, 28)))
 
 
 @pytest.fixture
@@ -80,10 +81,11 @@ def test_every_figure_is_loaded_visible_and_told_in_words(visit, width):
     page, _, _ = visit(width)
     pictures = page.evaluate("""[...document.images].map(i => ({natural: [i.naturalWidth, i.naturalHeight], alt: i.alt,
         shown: [i.getBoundingClientRect().width, i.getBoundingClientRect().height]}))""")
-    assert len(pictures) == 6 + 5
+    figures = page.locator(".figure img").count()
+    assert figures >= 7 and 6 <= len(pictures) - figures <= 12
     for picture in pictures:
         assert min(picture["natural"]) > 0 and picture["alt"]
-    for picture in pictures[:6]:
+    for picture in pictures[:figures]:
         assert min(picture["shown"]) > 250
         ratio = picture["natural"][0] / picture["natural"][1]
         assert picture["shown"][0] / picture["shown"][1] == pytest.approx(ratio, rel=0.02)
@@ -96,15 +98,55 @@ def test_a_name_that_is_a_script_is_shown_and_does_not_run(visit):
     assert EVIL in page.locator("h1").inner_text()
 
 
-def test_the_checklist_opens_and_the_tables_have_headers(visit):
+def test_the_checklists_open_by_keyboard(visit):
     page, _, _ = visit(1280)
-    assert not page.locator("table.draft").is_visible()
-    page.locator("summary").click()
-    assert page.locator("table.draft").is_visible() and "to be completed" in page.locator("table.draft").inner_text()
-    assert page.evaluate("[...document.querySelectorAll('table')].every(t => t.querySelector('th[scope]'))")
-    assert page.evaluate("document.documentElement.lang") == "en"
+    drafts = page.locator("table.draft")
+    assert drafts.count() == 2 and not drafts.first.is_visible()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.tagName") == "SUMMARY":
+            break
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+    page.keyboard.press("Enter")
+    assert drafts.first.is_visible() and "to be completed by the authors" in drafts.first.inner_text()
+
+
+def test_the_first_tab_leads_to_the_numbers(visit):
+    page, _, _ = visit(1280)
+    assert page.locator(".skip").bounding_box()["x"] < 0
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip" and page.locator(".skip").bounding_box()["x"] >= 0
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "numbers"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_what_a_screen_reader_needs_is_there(visit, width):
+    """Language, one main part, headings in order, named tables with header cells and captions, names that are unique, no empty header."""
+    page, _, _ = visit(width)
+    assert page.evaluate("document.documentElement.lang") == "en" and page.evaluate("document.querySelectorAll('main').length") == 1
+    levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map(e => +e.tagName[1])")
+    assert levels[0] == 1 and levels.count(1) == 1 and all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    tables = page.evaluate("""[...document.querySelectorAll('table')].map(t => [!!t.querySelector('th[scope]'),
+        !!t.getAttribute('aria-labelledby') || !!t.querySelector('caption'),
+        [...t.querySelectorAll('th')].every(h => h.textContent.trim())])""")
+    assert len(tables) == 5 and all(all(table) for table in tables)
+    labels = page.evaluate("""[...document.querySelectorAll('[aria-labelledby]')].map(
+        e => !!document.getElementById(e.getAttribute('aria-labelledby')))""")
+    assert labels and all(labels)
     names = page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
     assert len(names) == len(set(names))
+    tree = page.locator("body").aria_snapshot()
+    for words in ('heading "All numbers"', 'heading "Results by subgroup"', 'columnheader "Metric"', "rowheader"):
+        assert words in tree, words
+
+
+def test_each_cell_of_a_subgroup_keeps_its_name_on_a_phone(visit):
+    page, _, _ = visit(390)
+    cell = page.locator(".subgroups td").first
+    assert "AUC" in cell.evaluate("e => getComputedStyle(e, '::before').content")
+    assert page.locator(".subgroups caption").bounding_box()["width"] > 300
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -128,5 +170,5 @@ def test_text_stands_out_from_the_paper(visit, scheme):
 def test_print_opens_the_checklist(visit):
     page, _, _ = visit(1000)
     page.emulate_media(media="print")
-    assert page.locator("table.draft").evaluate("e => e.getBoundingClientRect().height") > 100
+    assert page.locator("table.draft").first.evaluate("e => e.getBoundingClientRect().height") > 100
     assert len(page.pdf()) > 10_000

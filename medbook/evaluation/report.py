@@ -20,6 +20,7 @@ import re
 import warnings
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
+from importlib import resources
 from pathlib import Path
 from statistics import NormalDist
 
@@ -39,7 +40,7 @@ def _numbered(y_true, classes):
     if values.ndim != 1 or not len(values) or not all(isinstance(value, str) for value in values.tolist()):
         return y_true
     if classes is None:
-        raise ValueError(f"y_true holds names such as {str(values[0])!r}; give classes=[...] in the order of the scores' columns, or numbers")
+        raise ValueError(f"y_true holds names such as {str(values[0])!r}; give classes=[...] in the order of the scores, or numbers")
     place = {str(name): number for number, name in enumerate(classes)}
     for value in set(values.tolist()) - set(place):
         raise ValueError(f"y_true holds {value!r}, which is none of the classes {', '.join(place)}")
@@ -112,6 +113,11 @@ class Predictions:
     def owner(self):
         """The patient of each row as a number from 0 (n,); a row's own number where no patients were named."""
         return np.arange(len(self)) if self.patients is None else pd.factorize(self.patients)[0]
+
+    def take(self, member):
+        """The rows of `member`, booleans (n,)."""
+        patients = None if self.patients is None else self.patients[member]
+        return replace(self, y_true=self.y_true[member], y_score=self.y_score[member], patients=patients)
 
     @property
     def people(self):
@@ -340,7 +346,8 @@ def _at_an_end(all_of, hits, weight, called, ill_called, tie):
     near = tie[: np.searchsorted(tie, beyond)]
     start, end = (all_of[:, called[side]] - hits[:, ill_called[side]] for side in (near, near + 1))
     none = np.where((found > 0) & (healthy > 0), 0, math.nan)
-    return [_area_up_to(MAX_FPR, start, end, weight[:, : len(near)], found, healthy), none + _share(hits[rows, ill_called[over - 1]], found),
+    return [_area_up_to(MAX_FPR, start, end, weight[:, : len(near)], found, healthy),
+            none + _share(hits[rows, ill_called[over - 1]], found),
             none + 1 - _share(alarms(np.minimum(enough, steps - 1)), healthy)]
 
 # %% ../../nbs/3_evaluation/35_report.ipynb #2c8d7250
@@ -386,7 +393,8 @@ def _from_tables(p, tables):
     spread = np.sqrt((total**2 - (called**2).sum(2)) * (total**2 - (true**2).sum(2)))
     return {"f1": f(1), "f2": f(2), "f1 (micro)": _share(2 * hit.sum(1), real.sum(1) + said.sum(1)),
             "accuracy": _share(agreed, total).mean(1), "balanced_accuracy": _share(right, true).mean((1, 2)),
-            "mcc": _share(agreed * total - by_chance, spread).mean(1), "kappa": _share(agreed * total - by_chance, total**2 - by_chance).mean(1)}
+            "mcc": _share(agreed * total - by_chance, spread).mean(1),
+            "kappa": _share(agreed * total - by_chance, total**2 - by_chance).mean(1)}
 
 # %% ../../nbs/3_evaluation/35_report.ipynb #250e824d
 def _sums(p, y_true, y_score):
@@ -484,7 +492,10 @@ def _perfect_row(p):
     """The row of the calibration error that a perfect model with these scores would show; its interval is that of chance."""
     redraws = calibration.perfect_ece(p.y_score, resamples=500, seed=p.seed)
     tail = (1 - p.confidence) / 2
-    return _row("ece (if perfect)", (redraws.mean(), *np.quantile(redraws, [tail, 1 - tail])), len(p), "truths drawn from the scores")
+    low, high = np.quantile(redraws, [tail, 1 - tail])
+    if not high > low:
+        return _row("ece (if perfect)", (redraws.mean(), math.nan, math.nan), len(p), "no interval: these scores leave nothing to chance")
+    return _row("ece (if perfect)", (redraws.mean(), low, high), len(p), "truths drawn from the scores")
 
 # %% ../../nbs/3_evaluation/35_report.ipynb #8b4ab63c
 def _benefit_rows(p):
@@ -536,7 +547,8 @@ def _multiclass_rows(p):
     absent = "no case of " + ", ".join(name for k, name in enumerate(p.classes) if not (y == k).any())
     ranks = [_auc_row(p, "auc", y, score, absent), redrawn["average_precision"]]
     ranks += [_auc_row(p, f"auc ({name})", y == k, score[:, k]) for k, name in enumerate(p.classes)]
-    calls = [_proportion(p, "accuracy (largest score)", called == y), *(redrawn[name] for name in ("balanced_accuracy", "f1", "mcc", "kappa"))]
+    calls = [_proportion(p, "accuracy (largest score)", called == y)]
+    calls += [redrawn[name] for name in ("balanced_accuracy", "f1", "mcc", "kappa")]
     for k, name in enumerate(p.classes):
         calls += _class_rows(p, k, name, y == k, called == k)
     return _grouped(ranks, calls, [redrawn[name] for name in ("brier", "log_loss", "ece")] + [_perfect_row(p)])
@@ -575,9 +587,14 @@ def _years(values):
     return (known.str[:3].astype(float) * unit).reindex(values.index)
 
 # %% ../../nbs/3_evaluation/35_report.ipynb #6111ffb8
+def _is_age(name):
+    """Whether a column's name says age: age, patient_age, PatientAge, age (years)."""
+    return bool(re.search(r"(^|[^a-z]|patient)age($|[^a-z])", name.lower()))
+
+
 def _bands(name, values):
     """Numbers (n,) as bands: ages at 18, 40, 60 and 80, other numbers at their quartiles. Categories in order; NaN where unknown."""
-    if re.search(r"(^|[^a-z])age($|[^a-z])", name.lower()):
+    if _is_age(name):
         words = [f"under {AGES[0]}", *(f"{low} to {high - 1}" for low, high in zip(AGES, AGES[1:], strict=False)), f"{AGES[-1]} and over"]
         return pd.cut(values, [-np.inf, *AGES, np.inf], right=False, labels=words)
     cuts = np.unique(values.quantile([0.25, 0.5, 0.75]))
@@ -588,7 +605,8 @@ def _bands(name, values):
 def _levels(name, values, most=12):
     """(levels in order, level of each row (n,) of str) of a column: bands for numbers of which there are many, "unknown" where empty."""
     series = _years(pd.Series(list(values)).infer_objects())
-    if pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series) and series.nunique() > 6:
+    numbers = pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series)
+    if numbers and (series.nunique() > 6 or _is_age(name) and series.max() > 12):
         series = _bands(name, series.astype(float))
     elif pd.api.types.is_float_dtype(series) and (series.dropna() % 1 == 0).all():
         series = series.astype("Int64")
@@ -606,13 +624,16 @@ def _by_patient_table(groups, patients):
         raise ValueError("groups has a column patient, but patients was not given; name the patient of each row with patients=")
     names = groups["patient"].astype(str)
     if names.duplicated().any():
-        raise ValueError(f"groups names patient {names[names.duplicated()].iloc[0]} twice; give a row for each patient, or for each row of y_true")
+        twice = names[names.duplicated()].iloc[0]
+        raise ValueError(f"groups names patient {twice} twice; give a row for each patient, or for each row of y_true")
     without = names[~names.isin(patients)]
     if len(without):
-        raise ValueError(f"groups: patient {without.iloc[0]} has no rows in y_true ({len(without)} such patients); leave them out, or add their rows")
+        raise ValueError(f"groups: patient {without.iloc[0]} has no rows in y_true ({len(without)} such patients); leave them out, "
+                         "or add their rows")
     unknown = np.setdiff1d(patients, names)
     if len(unknown):
-        raise ValueError(f"groups has no row for patient {unknown[0]} ({len(unknown)} such patients); add them, with empty cells if need be")
+        raise ValueError(f"groups has no row for patient {unknown[0]} ({len(unknown)} such patients); add them, with empty cells "
+                         "if need be")
     table = groups.drop(columns="patient").set_index(names.to_numpy()).loc[patients]
     return {str(name): column.to_numpy() for name, column in table.items()}
 
@@ -631,7 +652,8 @@ def check_groups(groups, patients, n):
     columns = {str(name): np.asarray(values, dtype=object).ravel() for name, values in columns.items()}
     for name, values in columns.items():
         if len(values) != n:
-            raise ValueError(f"groups: {name} has {len(values)} values for {n} rows; give one for each row, or a table with a column patient")
+            raise ValueError(f"groups: {name} has {len(values)} values for {n} rows; give one for each row, or a table with a column "
+                             "patient")
     return {name: _levels(name, values) for name, values in columns.items()}
 
 # %% ../../nbs/3_evaluation/35_report.ipynb #810ecd53
@@ -670,8 +692,7 @@ def _subgroups(p, groups):
     rows = []
     for name, (levels, words) in groups.items():
         for level in levels:
-            member = words == level
-            part = replace(p, y_true=p.y_true[member], y_score=p.y_score[member], patients=None if p.patients is None else p.patients[member])
+            part = p.take(words == level)
             cases = int((part.y_true != 0).sum()) if p.task == "binary" else math.nan
             about = {"group": name, "level": level, "images": len(part), "patients": math.nan if p.patients is None else part.people,
                      "cases": cases, "warning": _warning(part)}
@@ -872,6 +893,17 @@ def reliability(p, bins=10):
     return pd.DataFrame(rows, columns=["bin", "score", "share", "low", "high", "n"]).astype({"bin": int, "n": int})
 
 # %% ../../nbs/3_evaluation/35_report.ipynb #167054d5
+def _calibration_curve(p, ax):
+    """The share that the calibration line finds at each probability on `ax`, where there is such a line."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        line = calibration.calibration_line(p.y_true, p.y_score)
+    if math.isfinite(line.slope.value):
+        grid = np.linspace(0.002, 0.998, 250)
+        found = 1 / (1 + np.exp(-(line.intercept.value + line.slope.value * np.log(grid / (1 - grid)))))
+        ax.plot(grid, found, color=RED, linewidth=1.1, label=f"calibration line, slope {line.slope.value:.2f}")
+
+# %% ../../nbs/3_evaluation/35_report.ipynb #3dae8c79
 def plot_reliability(p, ax, bins=10):
     """Share of cases over score on `ax`, with intervals, and the number of images a bin as grey bars."""
     table = reliability(p, bins)
@@ -881,6 +913,8 @@ def plot_reliability(p, ax, bins=10):
     reach = np.clip([table.share - table.low, table.high - table.share], 0, None)
     ax.errorbar(table.score, table.share, reach, fmt="o", color=BLUE, elinewidth=1.2, markersize=5, clip_on=False, zorder=3,
                 label=f"share, {p.confidence:.0%} interval")
+    if p.task == "binary":
+        _calibration_curve(p, ax)
     says = {"binary": "probability stated for " + _plain(p.classes[-1]), "multi-class": "probability stated for the class called"}
     found = {"binary": "share that is " + _plain(p.classes[-1]), "multi-class": "share that is right"}
     ax.set(xlabel=says.get(p.task, "probability stated, all labels"), ylabel=found.get(p.task, "share that holds"),
@@ -945,8 +979,8 @@ def plot_subgroups(p, ax):
     at = (np.arange(len(table)) + (table.group != table.group.shift()).cumsum() * 0.5).to_numpy()
     small = (table.warning != "").to_numpy()
     for chosen, face in ((~small, BLUE), (small, "white")):
-        ax.errorbar(table.value[chosen], at[chosen], xerr=reach[:, chosen], fmt="o", color=BLUE, markerfacecolor=face, elinewidth=2, ecolor="#9cc9e4",
-                    markersize=5, clip_on=False)
+        ax.errorbar(table.value[chosen], at[chosen], xerr=reach[:, chosen], fmt="o", color=BLUE, markerfacecolor=face, elinewidth=2,
+                    ecolor="#9cc9e4", markersize=5, clip_on=False)
     names = [f"{_plain(row.group, 12)}: {_plain(row.level, 16)} ({row.images:,})" for row in table.itertuples()]
     ax.set_yticks(at, names, fontsize=8 if len(at) < 14 else 6)
     for where in at[table.value.isna()]:
@@ -981,7 +1015,8 @@ def _cautions_of_cases(p):
     if few:
         said.append(f"Few cases of {', '.join(few)}: what rests on them has a wide interval, and means over classes wander with them.")
     if p.clustered:
-        said.append(f"{n:,} images of {p.people:,} patients: images of one patient are alike, so every interval takes whole patients together.")
+        said.append(f"{n:,} images of {p.people:,} patients: images of one patient are alike, so every interval takes whole patients "
+                    "together.")
     elif p.patients is None:
         said.append("No patients were named: the intervals take every image for an independent case. "
                     "If patients have several images, they are too narrow.")
@@ -1025,7 +1060,7 @@ def worst(p, count=12):
 # %% ../../nbs/3_evaluation/35_report.ipynb #c9d00ff7
 def checklists():
     """The topics of both checklists: name -> {"source", "note", "items": [{"item", "part", "topic", "facts", "settings"}]}."""
-    return json.loads(Path(__file__).with_name("templates").joinpath("checklists.json").read_text(encoding="utf-8"))
+    return json.loads(resources.files("medbook.evaluation").joinpath("templates/checklists.json").read_text(encoding="utf-8"))
 
 # %% ../../nbs/3_evaluation/35_report.ipynb #d9b392f5
 def _flat(settings, start=""):
@@ -1035,7 +1070,7 @@ def _flat(settings, start=""):
         if isinstance(value, dict):
             pairs += _flat(value, f"{start}{name}.")
         elif isinstance(value, (list, tuple, set, np.ndarray)):
-            pairs.append((f"{start}{name}", ", ".join(str(_bare(item)) for item in value)))
+            pairs.append((f"{start}{name}", ", ".join(map(str, np.asarray(value, dtype=object).ravel()))))
         elif value is not None:
             pairs.append((f"{start}{name}", str(value)))
     return pairs
@@ -1051,14 +1086,15 @@ def _told(p, title, images):
     """name -> what the numbers themselves tell for a checklist; a name is left out where they tell nothing."""
     people = "patients not named" if p.patients is None else f"{p.people:,} patients"
     sizes = ", ".join(f"{name} {n:,} ({n / len(p):.1%})" for name, n in zip(p.classes, _sizes(p), strict=True))
-    methods = ", ".join(sorted({re.split("[:;]", method)[0] for method in p.table.method if not method.startswith(("undefined", "no interval"))}))
+    methods = {re.split("[:;,]", method)[0] for method in p.table.method} - {"undefined", "no interval"}
     told = {
         "title": title,
         "classes": f"{p.task}: {', '.join(p.classes)}",
         "sizes": f"{len(p):,} images, {people}; {sizes}",
         "calls": "largest score" if p.task == "multi-class" else f"positive from a score of {p.threshold:.3g}; how it was chosen: ____",
         "measures": ", ".join(p.table.metric),
-        "uncertainty": f"{100 * p.confidence:.4g} % intervals: {methods}; {p.resamples:,} resamples, seed {p.seed}",
+        "uncertainty": f"{100 * p.confidence:.4g} % intervals{', by patient' * p.clustered}: {', '.join(sorted(methods))}; "
+                       f"{p.resamples:,} resamples, seed {p.seed}",
         "results": "; ".join(f"{row['label']} {row['value']} ({row['interval']})" for row in (_shown(p, row) for row in _headline(p))),
         "calibration": "reliability diagram and calibration measures in this report",
     }
@@ -1074,7 +1110,7 @@ def _filled(p, title, settings, images):
         items = []
         for item in one["items"]:
             parts = [told[fact] for fact in item.get("facts", []) if fact in told] + [_known(settings, item.get("settings", []))]
-            items.append({"item": item.get("item", ""), "part": item["part"], "topic": item["topic"], "text": "; ".join(filter(None, parts))})
+            items.append({"item": "", **item, "text": "; ".join(filter(None, parts))})
         filled.append({"name": name, "source": one["source"], "note": one["note"], "items": items,
                        "blank": sum(not item["text"] for item in items)})
     return filled
@@ -1211,7 +1247,8 @@ def _groups(p):
         for row in rows.itertuples():
             shown[p.task != "binary" and any(row.metric.endswith(name) for name in own)].append(_shown(p, row))
         groups += [{"name": NAMES[group], "rows": shown[False]}]
-        groups += [{"name": "Each class against the rest" if p.task == "multi-class" else "Each label", "rows": shown[True]}] if shown[True] else []
+        each = "Each class against the rest" if p.task == "multi-class" else "Each label"
+        groups += [{"name": each, "rows": shown[True]}] if shown[True] else []
     return groups
 
 # %% ../../nbs/3_evaluation/35_report.ipynb #fd8bb2e1
@@ -1249,7 +1286,8 @@ def _captions(p):
                         f"Bars: {bars}."),
         "decision": ("Decision curve", "Where the model's line lies above both others, deciding by it is better than treating all or none. "
                      + point),
-        "subgroups": ("Subgroups", "The line is the value over all; hollow points are small groups. Of many groups one looks bad by chance."),
+        "subgroups": ("Subgroups", "The line is the value over all; hollow points are small groups. Of many groups, one looks bad by "
+                      "chance."),
         "recall": ("Recall of each class", "The share of each class that was found. A long bar means few cases, not a bad model."),
         "history": ("Learning curve", "Solid: valid, dotted: train. Valid loss that rises while train loss falls is overfitting."),
     }
@@ -1330,11 +1368,12 @@ def _alternative(p, kind):
         pairs = zip(p.classes, _recalls(p.table, p.classes).value, strict=True)
         return "Recall of each class: " + ", ".join(f"{name} {_number(value)}" for name, value in pairs) + "."
     if kind == "decision":
-        row = p["net_benefit"]
-        return f"Net benefit over the threshold; at {p.threshold:.3g} it is {_number(row.value)}, of treating all {_number(p['net_benefit (treat all)'].value)}."
+        model, everybody = (_number(p[name].value) for name in ("net_benefit", "net_benefit (treat all)"))
+        return f"Net benefit over the threshold; at {p.threshold:.3g} it is {model}, of treating all {everybody}."
     if kind == "subgroups":
         first = p.subgroups[p.subgroups.metric == p.subgroups.metric.iloc[0]]
-        return f"{_label(p, first.metric.iloc[0])[0]}: " + ", ".join(f"{row.group} {row.level} {_number(row.value)}" for row in first.itertuples()) + "."
+        words = [f"{row.group} {row.level} {_number(row.value)}" for row in first.itertuples()]
+        return f"{_label(p, first.metric.iloc[0])[0]}: {', '.join(words)}."
     return _confusion_told(p) if kind == "confusion" else "Loss and metrics over the epochs of training."
 
 # %% ../../nbs/3_evaluation/35_report.ipynb #f27d7c49
@@ -1490,11 +1529,11 @@ class Evaluation(Results):
     def to_html(self, path, *, title="Evaluation", notes=(), settings=None, history=None, images=None):
         """Write the report: one file that opens by itself in a browser and asks nothing of the network. Returns the Path.
 
-        - `notes`: sentences for the reader. `settings`: a dict, possibly nested, of what made the predictions, such as a run's run.json: it fills
-          the checklists.
+        - `notes`: sentences for the reader. `settings`: a dict, possibly nested, of what made the predictions, such as a run's
+          run.json: it fills the checklists.
         - `history`: a DataFrame with a row an epoch: epoch, loss, valid_loss and other metrics, each with its valid_ column.
-        - `images`: one for each row, (n, H, W) or (n, H, W, 1 or 3), a list, or a function of the row's number: the worst errors are then shown.
-          Or a dict or pairs of caption and image: these are shown. uint8, or numbers from 0 to 1; others are stretched to that.
+        - `images`: one for each row, (n, H, W) or (n, H, W, 1 or 3), a list, or a function of the row's number: the worst errors are
+          then shown. Or a dict or pairs of caption and image: these are shown. uint8, or numbers from 0 to 1; others are stretched to that.
 
         Raises OSError with one line where the file cannot be written.
         """
@@ -1514,11 +1553,13 @@ def evaluate(y_true, y_score, *, patients=None, classes=None, threshold=None, co
       each column is judged by itself, in `Evaluation.subgroups`; ages become bands, other numbers quarters.
     - `prevalence`: for two classes, PPV and NPV are also given as they would be where that share has the disease.
 
-    Intervals: shares by Wilson (1927), ratios on the log scale, areas under the ROC curve by score, calibration by Wald, all others by a
-    bootstrap that draws each class by itself. What is undefined is NaN, with the reason in `method`. Raises ValueError with one line on bad input.
+    Intervals: shares by Wilson (1927), ratios on the log scale, areas under the ROC curve by score, calibration line and net benefit by
+    Wald, all others by a bootstrap that draws each class by itself. What is undefined is NaN, with the reason in `method`.
+    Raises ValueError with one line on bad input.
     """
     checked = check(y_true, y_score, patients=patients, classes=classes, threshold=threshold, confidence=confidence,
                     resamples=resamples, seed=seed, prevalence=prevalence)
     columns = check_groups(groups, checked.patients, len(checked))
     subgroups = _subgroups(checked, columns) if columns else None
-    return Evaluation(**{field.name: getattr(checked, field.name) for field in fields(Predictions)}, table=_table(checked), subgroups=subgroups)
+    known = {field.name: getattr(checked, field.name) for field in fields(Predictions)}
+    return Evaluation(**known, table=_table(checked), subgroups=subgroups)
