@@ -222,24 +222,26 @@ def curves_alt(now, title="", classes=("healthy", "ill")):
     """A setting in words, with its numbers."""
     point, ratio = now.point, now.arguments.get("ratio")
     trained = ", scores corrected for it" if now.arguments.get("corrected") else f", trained 1 : {ratio:.3g}" if ratio else ""
-    return (f"{title + ': ' if title else ''}threshold {point['threshold']:.3g}, prevalence {point['prevalence']:.3g} of {classes[1]}"
+    return (f"{title + ': ' if title else ''}threshold {point['threshold']:.3g}, prevalence {100 * point['prevalence']:.3g} % {classes[1]}"
             f"{trained}; sensitivity {point['sensitivity']:.3f}, specificity {point['specificity']:.3f}, PPV {point['ppv']:.3f}, "
             f"NPV {point['npv']:.3f}, net benefit {point['net_benefit']:.3f}, calibration error {point['ece']:.3f}")
 
 
 def curves_still(now, title="", classes=("healthy", "ill")):
     """The six panels as the bytes of a PNG file."""
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
-    figure = Figure(figsize=(10, 5.6), layout="constrained")
-    first, *others = figure.subplots(2, 3).flat
-    draw_shown(first, now, classes)
-    for axes, draw in zip(others, (draw_roc, draw_pr, draw_values, draw_benefit, draw_bend), strict=True):
-        draw(axes, now)
-    for axes in (first, *others):
-        axes.title.set_fontsize(9)
-    figure.suptitle(curves_alt(now, title, classes).replace("; ", "\n", 1), fontsize=9)
-    stream = BytesIO()
-    figure.savefig(stream, format="png", dpi=72)
+    sizes = {"font.size": 9, **{f"{part}.{what}size": size for part, what, size in
+                                (("axes", "title", 9), ("axes", "label", 9), ("xtick", "label", 8), ("ytick", "label", 8))}}
+    with rc_context(sizes):
+        figure = Figure(figsize=(10, 5.6), layout="constrained")
+        first, *others = figure.subplots(2, 3).flat
+        draw_shown(first, now, classes)
+        for axes, draw in zip(others, (draw_roc, draw_pr, draw_values, draw_benefit, draw_bend), strict=True):
+            draw(axes, now)
+        figure.suptitle(curves_alt(now, title, classes).replace("; ", "\n", 1), fontsize=9)
+        stream = BytesIO()
+        figure.savefig(stream, format="png", dpi=76)
     return stream.getvalue()
 
 # %% ../../nbs/3_evaluation/37_interactive.ipynb #20b59236
@@ -264,7 +266,7 @@ class _CurveTraits(anywidget.AnyWidget):
     _ill = traitlets.Bytes().tag(sync=True)
     _healthy = traitlets.Bytes().tag(sync=True)
     _facts = traitlets.Dict().tag(sync=True)
-    threshold = traitlets.Float(0.5, min=0, max=1).tag(sync=True)
+    threshold = traitlets.Float(0.5).tag(sync=True)
     prevalence = traitlets.Float(None, allow_none=True).tag(sync=True)
     ratio = traitlets.Float(None, allow_none=True).tag(sync=True)
     corrected = traitlets.Bool(False).tag(sync=True)
@@ -279,12 +281,15 @@ class _CurveTraits(anywidget.AnyWidget):
         """The page's style."""
         return _static("curves.css")
 
-    @traitlets.validate("prevalence", "ratio")
+    @traitlets.validate("threshold", "prevalence", "ratio")
     def _possible(self, proposal):
-        """A prevalence lies above 0 and below 1, a ratio above 0."""
+        """A threshold is a share, a prevalence lies above 0 and below 1, a ratio above 0."""
         value, name = proposal.value, proposal.trait.name
-        if value is not None and not 0 < value < (1 if name == "prevalence" else np.inf):
-            raise traitlets.TraitError(f"{name}={value!r}; give a number above 0{' and below 1' if name == 'prevalence' else ''}, or None")
+        within = value is None or (0 <= value <= 1 if name == "threshold" else 0 < value < (1 if name == "prevalence" else np.inf))
+        if not within:
+            wanted = {"threshold": "a number from 0 to 1", "prevalence": "a share above 0 and below 1, or None",
+                      "ratio": "a number above 0, or None"}
+            raise traitlets.TraitError(f"{name}={value!r}; give {wanted[name]}")
         return value
 
 # %% ../../nbs/3_evaluation/37_interactive.ipynb #7c23ac88

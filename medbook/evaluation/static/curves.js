@@ -131,7 +131,7 @@ export function histogram({ ill, healthy, positives, negatives }, scores, bins) 
 const REST = 150, BINS = 40, REACH = 6.9;        // milliseconds before Python is told; bars; the sliders' ends, 0.1 % and 99.9 %
 const SVG = "http://www.w3.org/2000/svg";
 const GRID = Array.from({ length: 99 }, (_, place) => (place + 1) / 100);
-const BOX = { wide: 320, tall: 212, left: 38, top: 24, right: 312, bottom: 178 };
+const BOX = { wide: 320, tall: 212, left: 44, top: 24, right: 312, bottom: 178 };
 
 /** An array of numbers from the bytes that Python sent. */
 function array(Type, view) {
@@ -243,8 +243,9 @@ function panels(body, steps, [healthyName, illName]) {
     const bins = Array.from({ length: steps.edges.length - 1 }, () => bend.shape("circle", "bin"));
     const legend = add(body, "p", { class: "mbc-legend" });
     for (const [kind, name] of [["ill", `${illName} (${steps.positives}), PPV`], ["healthy", `${healthyName} (${steps.negatives}), NPV, dashed`], ["chance", "chance; treat all; perfect reliability"]]) {
-        add(legend, "span", { class: `mbc-swatch ${kind}`, "aria-hidden": "true" });
-        add(legend, "span", {}, name);
+        const entry = add(legend, "span");
+        add(entry, "span", { class: `mbc-swatch ${kind}`, "aria-hidden": "true" });
+        add(entry, "span", {}, name);
     }
     const axis = Array.from({ length: 61 }, (_, place) => -REACH + 2 * REACH * place / 60);
 
@@ -327,7 +328,7 @@ function render({ model, el }) {
     const prevalence = slider(controls, "prevalence", -REACH, REACH, 0.05, "as here");
     const ratio = slider(controls, "training ratio", -REACH, REACH, 0.05, "as trained");
     const check = add(add(ratio.row, "label", { class: "mbc-check" }), "input", { type: "checkbox" });
-    add(check.parentNode, "span", {}, "correct the scores for the prevalence");
+    add(check.parentNode, "span", {}, "correct for the prevalence");
     set(prevalence.button, { "aria-label": `prevalence of these cases, ${percent(steps.own)}` });
     set(ratio.button, { "aria-label": `ratio of the training, ${ratioText((1 - steps.trained) / steps.trained)}` });
     const numbers = add(root, "dl", { class: "mbc-numbers" });
@@ -370,7 +371,8 @@ function render({ model, el }) {
         prevalence.output.textContent = pText;
         prevalence.button.disabled = p === null;
         ratio.input.value = -Math.log(r ?? trainedRatio);
-        ratio.input.setAttribute("aria-valuetext", `${rText}, ${percent(1 / (1 + (r ?? trainedRatio)))} ill`);
+        ratio.input.setAttribute("aria-valuetext", `${rText}, ${percent(1 / (1 + (r ?? trainedRatio)))} ill${corrected ? ", without effect while the scores are corrected" : ""}`);
+        ratio.row.classList.toggle("mbc-idle", corrected);
         ratio.output.textContent = rText;
         ratio.button.disabled = r === null;
         check.checked = corrected;
@@ -382,8 +384,8 @@ function render({ model, el }) {
         const right = Math.round(all * share * found.sensitivity), alarms = Math.round(all * (1 - share) * (1 - found.specificity));
         const use = found.net_benefit > Math.max(0, found.treat_all) ? "better than treating all or none"
             : found.treat_all > 0 ? "no better than treating all" : "no better than treating none";
-        words.textContent = `Of ${all} people at prevalence ${percent(share)}, ${ill} are ${illName}. The threshold ${few(state.threshold)} finds ${right} of them and calls `
-            + `${alarms} of ${all - ill} ${healthyName}; ${right + alarms ? `${three(found.ppv)} of the calls are right` : "nobody is called"}. `
+        words.textContent = `${all} people at prevalence ${percent(share)}: ${illName} ${ill}, ${healthyName} ${all - ill}. The threshold ${few(state.threshold)} calls ${right} of the first `
+            + `positive, and ${alarms} of the others${Number.isNaN(found.ppv) ? "" : `; ${percent(found.ppv)} of its calls are right`}. `
             + `Mean score ${three(rel.mean)}, calibration error ${three(rel.ece)}. Net benefit ${three(found.net_benefit)}, ${use}.`;
     }
 
@@ -412,8 +414,8 @@ function render({ model, el }) {
     });
     prevalence.input.addEventListener("input", () => change({ prevalence: shareAt(Number(prevalence.input.value)) }));
     prevalence.button.addEventListener("click", () => change({ prevalence: null }));
-    ratio.input.addEventListener("input", () => change({ ratio: ratioAt(Number(ratio.input.value)), corrected: false }));
-    ratio.button.addEventListener("click", () => change({ ratio: null, corrected: false }));
+    ratio.input.addEventListener("input", () => change({ ratio: ratioAt(Number(ratio.input.value)) }));
+    ratio.button.addEventListener("click", () => change({ ratio: null }));
     check.addEventListener("change", () => change({ corrected: check.checked }));
 
     const follow = (plotted, act) => {
