@@ -144,6 +144,7 @@ def test_ece_of_a_perfect_model_is_not_zero_and_falls_with_the_root_of_n():
 def test_the_test_of_ece_accuses_the_loud_and_not_the_honest():
     y, honest, loud = simulated(1000)
     assert c.ece_test(y, loud).p < .01 < .05 < c.ece_test(y, honest).p
+    assert c.ece_test(y, 1 - loud, resamples=99).p == .01                                          # never 0
     test = c.ece_test(y, honest)
     assert test.value == c.ece(y, honest) and test.excess == pytest.approx(test.value - test.expected) and test.limit > test.expected
     many, p, sharp = several(1000)
@@ -234,8 +235,9 @@ def test_no_data_break_line_or_calibrators(case):
     ([1, 1], [.2, .9], "all cases are ill"), ([0, 0], [.2, .9], "all cases are healthy"), ([0, 1], [.4, .4], "all scores are equal"),
     ([0, 0, 1, 1], [.1, .2, .8, .9], "separates"), ([1, 0], [.1, .9], "separates"), ([1], [.5], "all cases are ill")])
 def test_a_line_that_does_not_exist_says_why(y, s, words):
-    with pytest.warns(UndefinedMetric, match=words):
+    with pytest.warns(c.CalibrationWarning, match=words) as said:
         assert np.isnan(c.calibration_line(y, s)).all()
+    assert issubclass(said[0].category, UndefinedMetric)
 
 
 def test_log_odds_of_certainty_are_finite_and_keep_the_order():

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CERTAIN', 'sigmoid', 'probabilities', 'score_bins', 'ReliabilityCurve', 'reliability_curve', 'reliability_intervals',
            'ece', 'perfect_ece', 'ece_expected', 'EceTest', 'ece_test', 'reliability_band', 'plot_reliability', 'brier',
-           'log_loss', 'BrierParts', 'brier_decomposition', 'calibration_scores', 'log_odds', 'Estimate',
-           'CalibrationLine', 'calibration_line', 'calibration_in_the_large', 'CalibrationWarning', 'Calibrator',
+           'log_loss', 'BrierParts', 'brier_decomposition', 'calibration_scores', 'log_odds', 'CalibrationWarning',
+           'Estimate', 'CalibrationLine', 'calibration_line', 'calibration_in_the_large', 'Calibrator',
            'smoothed_targets', 'TemperatureScaling', 'PlattScaling', 'IsotonicScaling', 'prior_correction',
            'weighted_prior', 'estimate_prior']
 
@@ -98,16 +98,10 @@ def score_bins(y_score, *, bins=10, strategy="width"):
     ----------
     y_score : probabilities (n,).
     bins : how many, at least 1.
-    strategy : "width", equally wide over [0, 1]; "count", edges at the scores' quantiles, so that as many cases are in each (equal
-        scores stay together, so a bin may then be empty).
+    strategy : "width", equally wide over [0, 1]; "count", edges at the scores' quantiles (equal scores stay together; a bin may be empty).
 
-    Returns
-    -------
-    (edges (bins + 1,), index (n,) of 0 ... bins − 1). A score on an edge belongs to the bin below, as in scikit-learn.
-
-    Raises
-    ------
-    ValueError : scores outside [0, 1], bins < 1, another strategy.
+    Returns (edges (bins + 1,), index (n,) of 0 ... bins − 1). A score on an edge belongs to the bin below, as in scikit-learn.
+    Raises ValueError for scores outside [0, 1], bins < 1, another strategy.
     """
     scores = _in_range(_array("y_score", y_score).astype(np.float64))
     if strategy not in ("width", "count"):
@@ -464,6 +458,10 @@ def _logistic(design, target, offset=0.0):
             break
     return beta, curvature
 
+# %% ../../nbs/3_evaluation/33_calibration.ipynb #6bc8fa67
+class CalibrationWarning(UndefinedMetric):
+    """A calibration that has no answer, or another than was asked for; the message is the reason."""
+
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #90092e02
 class Estimate(NamedTuple):
     """A value and its interval."""
@@ -518,17 +516,13 @@ def calibration_line(y_true, y_score, *, confidence=0.95, patients=None):
     Returns
     -------
     CalibrationLine(intercept, slope) of log odds(ill) = intercept + slope · log odds(score). A slope below 1 means scores too extreme. nan
-    with an UndefinedMetric warning where all cases are of one class, all scores equal, or the classes perfectly separated.
-    After D. R. Cox, Biometrika 45 (1958) 562–565.
-
-    Raises
-    ------
-    ValueError : faulty labels or patients, scores outside [0, 1], more than one class or label.
+    with a CalibrationWarning where all cases are of one class, all scores equal, or the classes perfectly separated.
+    After D. R. Cox, Biometrika 45 (1958) 562–565. Raises ValueError for faulty labels, scores or patients, and more than one class.
     """
     ill, score = _one_class("calibration_line", y_true, y_score)
     odds = log_odds(score)
     if reason := _no_line(ill, odds):
-        warnings.warn(f"calibration slope is undefined: {reason}", UndefinedMetric, stacklevel=2)
+        warnings.warn(f"calibration slope is undefined: {reason}", CalibrationWarning, stacklevel=2)
         return CalibrationLine(*[Estimate(np.nan, np.nan, np.nan)] * 2)
     return CalibrationLine(*_wald(np.column_stack([np.ones(len(odds)), odds]), ill, 0.0, confidence, patients))
 
@@ -540,19 +534,15 @@ def calibration_in_the_large(y_true, y_score, *, confidence=0.95, patients=None)
 
     Returns
     -------
-    Estimate(value, low, high), 0 for a perfect model, below 0 where the scores are too high. nan with an UndefinedMetric warning where all
+    Estimate(value, low, high), 0 for a perfect model, below 0 where the scores are too high. nan with a CalibrationWarning where all
     cases are of one class.
     """
     ill, score = _one_class("calibration_in_the_large", y_true, y_score)
     if ill.all() or not ill.any():
-        warnings.warn(f"calibration in the large is undefined: all cases are {'ill' if ill.all() else 'healthy'}", UndefinedMetric,
+        warnings.warn(f"calibration in the large is undefined: all cases are {'ill' if ill.all() else 'healthy'}", CalibrationWarning,
                       stacklevel=2)
         return Estimate(np.nan, np.nan, np.nan)
     return _wald(np.ones((len(ill), 1)), ill, log_odds(score), confidence, patients)[0]
-
-# %% ../../nbs/3_evaluation/33_calibration.ipynb #127ec9b4
-class CalibrationWarning(UserWarning):
-    """A calibrator or a prior that is another than was asked for; the message is the reason."""
 
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #3b5abc5b
 def _as_fitted(calibrator, y_score):
@@ -642,8 +632,7 @@ class TemperatureScaling(Calibrator):
     smooth : True fits to Platt's smoothed targets, False to the labels as they are; None, to the labels, and to the smoothed targets only
         where the scores separate the classes perfectly, as no temperature is then low enough.
 
-    After `fit`: .temperature, above 1 where the scores were too extreme. The ranking stays; infinite, with a CalibrationWarning, where
-    the scores do not rise with the truth.
+    After `fit`: .temperature, above 1 for too extreme scores; infinite, with a CalibrationWarning, where they do not rise with the truth.
     """
 
     def __init__(self, *, smooth=None):
@@ -806,18 +795,11 @@ def estimate_prior(y_score, *, trained_on, tolerance=1e-10, steps=10_000):
     trained_on : as in `prior_correction`.
     tolerance, steps : stop when no share changes by more, or after so many steps (with a CalibrationWarning).
 
-    Returns
-    -------
-    (classes,) shares, or the positive share as a float where `y_score` is (n,): the most likely prior, if illness looks the same here and
-    there and only its frequency differs. From Saerens, Latinne, Decaestecker, Neural Computation 14 (2002) 21–41.
-
-    Raises
-    ------
-    ValueError : as `prior_correction`.
+    Returns (classes,) shares, or the positive share as a float where `y_score` is (n,): the most likely prior if illness looks the same
+    here and there and only its frequency differs. From Saerens et al., Neural Computation 14 (2002) 21–41. Errors as in `prior_correction`.
     """
     scores = probabilities(y_score)
-    trained = _priors("trained_on", trained_on, scores.shape[1])
-    prior = trained
+    trained = prior = _priors("trained_on", trained_on, scores.shape[1])
     for _ in range(steps):
         odds = scores * (prior / trained)
         before, prior = prior, (odds / odds.sum(axis=1, keepdims=True)).mean(axis=0)
