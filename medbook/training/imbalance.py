@@ -8,11 +8,12 @@ __all__ = ['STRATEGIES', 'FIGURES', 'STUDIES', 'inverse_weights', 'root_weights'
            'check_strategy', 'describe_strategy', 'class_counts', 'numbers_of', 'settle_strategy', 'epoch_rows',
            'kept_rows', 'row_weights', 'find_strategy', 'split_of', 'answer', 'prior_weights', 'thin', 'figures',
            'compare_strategies', 'StrategyTable', 'trainings', 'train_all', 'model_for', 'answers', 'with_intervals',
-           'tabulate', 'settle_prior', 'long', 'in_words', 'choose_strategy', 'plot_strategies', 'small_network',
-           'study_data', 'imbalance_study']
+           'tabulate', 'doubts', 'settle_prior', 'long', 'in_words', 'choose_strategy', 'plot_strategies',
+           'small_network', 'study_data', 'imbalance_study']
 
 # %% ../../nbs/4_training/43_imbalance.ipynb #98bbadf8
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ import pandas as pd
 
 from ..evaluation.calibration import ece, prior_correction, weighted_prior
 from ..evaluation.decision import net_benefit, youden
-from ..evaluation.intervals import bootstrap
+from ..evaluation.intervals import IntervalWarning, bootstrap
 from ..evaluation.metrics import auc, confusion_matrix
 from ..images.datasets import Bar, allocate, load
 from .cnn import build_cnn
@@ -408,7 +409,7 @@ class StrategyTable:
     runs : a row for each strategy, seed and figure, with the interval of that run.
     gains : mean over seeds minus that of the first strategy, with the interval of the difference.
     valid : the same means on valid, without interval: choose there.
-    about : data, seeds, prior, rarest class, threshold of the net benefit, resamples.
+    about : data, seeds, prior, rarest class, threshold of the net benefit, resamples, doubts (intervals that say less than they seem to).
     """
     table: pd.DataFrame
     runs: pd.DataFrame
@@ -491,7 +492,9 @@ def with_intervals(table, given, *, rarest, prior, threshold, resamples, seed=0)
         return np.concatenate([part.reshape(*weights.shape[:-1], -1) for part in parts], axis=-1)
 
     ill, place = (y_true == rarest).astype(int), np.arange(len(y_true), dtype=float)
-    found = bootstrap(everything, ill, place, patients=patients, resamples=resamples, seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", IntervalWarning)                    # told in the table: see `doubts`
+        found = bootstrap(everything, ill, place, patients=patients, resamples=resamples, seed=seed)
     cuts = np.cumsum([np.prod(shape), shape[0] * shape[2]])
     runs, means, gains = np.split(np.stack(found, axis=-1), cuts)
     gains = np.concatenate([np.zeros((shape[2], 3)), gains])                # the first gains nothing over itself
@@ -510,7 +513,14 @@ def tabulate(table, given, names, about, *, rarest, prior):
     axes = {"strategy": names, "figure": list(FIGURES)}
     by_run = {"strategy": names, "seed": about["seeds"], "figure": list(FIGURES)}
     parts = long(means, axes).assign(**spread), long(runs, by_run), long(gains, axes), long(np.stack(valid)[..., None], axes)
-    return StrategyTable(*parts, about)
+    return StrategyTable(*parts, about | {"doubts": doubts(parts[0])})
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #85424d4c
+def doubts(table):
+    """A sentence for each interval of zero width: all resamples agreed, which is no certainty."""
+    rows = table[table["low"] == table["high"]]
+    return [f"{row.strategy}: {row.figure} is {row.value:.3f} in every resample; its interval of zero width is no certainty"
+            for row in rows.itertuples()]
 
 # %% ../../nbs/4_training/43_imbalance.ipynb #84899e58
 def settle_prior(prior, counts):
@@ -556,6 +566,8 @@ def plot_strategies(found, figures):
         panel.plot(seeds["value"], [names.index(name) for name in seeds["strategy"]], ".", color="C0", ms=4)
         panel.plot(rows["value"], place, "|", color="k", ms=9)
         panel.set(title=figure, yticks=range(len(names)), yticklabels=names)
+        if figure.startswith("ECE"):                                        # both on one scale, to be compared
+            panel.set_xlim(0, 1.08 * found.runs[found.runs["figure"].str.startswith("ECE")]["high"].max())
         panel.spines[["top", "right"]].set_visible(False)
     panel.invert_yaxis()
     return fig
