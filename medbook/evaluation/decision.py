@@ -314,16 +314,31 @@ def treat_all(prevalence, threshold):
     threshold = _thresholds(threshold)
     return (prevalence - (1 - prevalence) * threshold / (1 - threshold))[()]
 
-# %% ../../nbs/3_evaluation/34_decision.ipynb #224c0c59
+# %% ../../nbs/3_evaluation/34_decision.ipynb #a07f4b94
+def _cells(ill, score, thresholds, weights):
+    """Ill and healthy cases between rising thresholds (k,), by how many of these each score reaches: (..., 2, k + 1), the ill first."""
+    cell = np.searchsorted(thresholds, score, side="right") + (len(thresholds) + 1) * ~ill
+    if weights is None:
+        return np.bincount(cell, minlength=2 * (len(thresholds) + 1)).reshape(2, -1)
+    order = np.argsort(cell, kind="stable")
+    cell = cell[order]
+    starts = np.flatnonzero(np.r_[True, cell[1:] != cell[:-1]])
+    sums = np.zeros((*weights.shape[:-1], 2 * (len(thresholds) + 1)))
+    sums[..., cell[starts]] = np.add.reduceat(np.take(weights, order, axis=-1), starts, axis=-1)
+    return sums.reshape(*weights.shape[:-1], 2, -1)
+
+# %% ../../nbs/3_evaluation/34_decision.ipynb #4e467017
 def _called(name, y_true, y_score, threshold, weights):
     """Ill and healthy cases that score at least each threshold, and of all: four arrays (..., k) or (..., 1)."""
     ill, score = _one_class(name, y_true, y_score)
     if score.min() < 0 or score.max() > 1:
         raise ValueError(f"y_score runs from {score.min():.3g} to {score.max():.3g}; {name} reads scores as risks: give probabilities")
-    scores, found, alarms = _running(ill, score, weights)
-    number = np.searchsorted(-scores, -np.atleast_1d(threshold), side="right")       # of distinct scores that reach the threshold
-    picked = (np.where(number > 0, side[..., np.maximum(number, 1) - 1], 0) for side in (found, alarms))
-    return *picked, found[..., -1:], alarms[..., -1:]
+    share_ill(ill, weights=weights)                                        # refuses faulty weights
+    rising, place = np.unique(threshold, return_inverse=True)
+    cells = _cells(ill, score, rising, None if weights is None else np.asarray(weights, np.float64))
+    reached = np.cumsum(cells[..., ::-1], axis=-1)[..., ::-1]              # from the highest cell down
+    picked = (reached[..., side, 1:][..., place.ravel()] for side in (0, 1))
+    return *picked, reached[..., 0, :1], reached[..., 1, :1]
 
 # %% ../../nbs/3_evaluation/34_decision.ipynb #4dcc86bb
 def net_benefit(y_true, y_score, threshold, *, weights=None, prevalence=None):
