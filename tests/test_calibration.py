@@ -190,6 +190,17 @@ def test_patients_with_copies_make_nobody_surer():
                                c.calibration_in_the_large(np.repeat(y, 2), np.repeat(loud, 2), patients=np.repeat(who, 2)))
 
 
+def test_the_sandwich_by_hand():
+    y, _, loud = simulated(120)
+    who, design = np.arange(120) // 4, np.column_stack([np.ones(120), c.log_odds(loud)])
+    line = c.calibration_line(y, loud, patients=who)
+    mean = c.sigmoid(design @ [line.intercept.value, line.slope.value])
+    bread = np.linalg.inv(sum(m * (1 - m) * np.outer(x, x) for x, m in zip(design, mean, strict=True)))
+    sums = [sum((y[i] - mean[i]) * design[i] for i in np.flatnonzero(who == g)) for g in range(30)]
+    variance = bread @ sum(np.outer(each, each) for each in sums) @ bread * 30 / 29
+    np.testing.assert_allclose([(e.high - e.low) / 2 for e in line], 1.959964 * np.sqrt(np.diag(variance)), rtol=1e-5)
+
+
 def test_coverage_of_slope_and_in_the_large():
     held = np.zeros(3)
     for seed in range(400):
