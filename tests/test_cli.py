@@ -146,3 +146,52 @@ def test_index(tmp_path, shared):
     assert process.returncode == 0, process.stderr
     assert len(pd.read_csv(tmp_path / "index.csv")) == 80
     check_one_line(medbook("index", tmp_path / "nowhere", "--out", tmp_path / "x.csv"), "nowhere")
+
+
+def write_scores(path, seed, n=120, skill=2.):
+    """A predictions table with ids and a test split; the truth does not depend on the seed."""
+    sick = np.random.default_rng(0).integers(0, 2, n)
+    score = 1 / (1 + np.exp(-np.random.default_rng(seed).normal(skill * sick - skill / 2)))
+    table = pd.DataFrame({"id": [f"c{k}" for k in range(n)], "y_true": sick, "score": score})
+    table.sample(frac=1, random_state=seed).to_csv(path, index=False)
+    return path
+
+
+def test_compare_two_tables(tmp_path, inside):
+    old, new = write_scores(tmp_path / "old.csv", 1, skill=.5), write_scores(tmp_path / "new.csv", 2, skill=4.)
+    process = inside("compare", old, new, "--out", tmp_path / "out" / "both.csv", "--margin", .05)
+    assert process.returncode == 0, process.stderr
+    table = pd.read_csv(tmp_path / "out" / "both.csv")
+    assert table.metric[0] == "auc" and table.low[0] > 0 and (tmp_path / "out" / "both.png").stat().st_size > 5000
+    assert "new − old" in process.stdout and "not worse by more than 0.05 of AUC: shown" in process.stdout
+    other = write_scores(tmp_path / "other.csv", 1, n=50)
+    check_one_line(inside("compare", old, other), "in one table only")
+    check_one_line(inside("compare", old, tmp_path / "nowhere.csv"), "nowhere.csv")
+
+
+def test_audit_finds_what_was_planted(tmp_path, inside):
+    images = np.random.default_rng(1).integers(0, 255, (60, 16, 16), dtype="uint8")
+    images[7], images[30] = 0, images[3]
+    path = write_npz(tmp_path / "data.npz", images=images, labels=np.arange(60) % 2)
+    process = inside("audit", path, "--out", tmp_path / "audit.csv")
+    assert process.returncode == 0, process.stderr
+    found = pd.read_csv(tmp_path / "audit.csv")
+    assert (found.problem.str.contains("blank") & found.rows.eq("(7,)")).any() and found.rows.eq("(3, 30)").any()
+    assert (tmp_path / "audit.png").exists()
+    check_one_line(inside("audit", tmp_path / "nowhere"), "nowhere")
+
+
+@pytest.mark.timeout(600)
+def test_strategies_on_a_small_set(tmp_path, inside):
+    rng, labels = np.random.default_rng(2), (np.arange(240) % 6 == 0).astype(int)
+    images = (rng.integers(0, 120, (240, 16, 16)) + 90 * labels[:, None, None]).astype("uint8")
+    path = write_npz(tmp_path / "rare.npz", images=images, labels=labels)
+    words = ["strategies", path, "--out", tmp_path / "out",
+             "--only", "plain,over-sampling", "--seeds", "0", "--epochs", 1, "--model", "digits_single"]
+    process = inside(*words)
+    assert process.returncode == 0, process.stderr
+    table = pd.read_csv(tmp_path / "out" / "table.csv")
+    assert set(table.strategy) == {"plain", "over-sampling"} and "best worst recall on valid" in process.stdout
+    check_one_line(inside(*words[:4], "--seeds", "one"), "whole numbers")
+    check_one_line(inside(*words[:4], "--only", "smote"), "smote", "plain")
+    check_one_line(inside(*words[:4], "--thin", "1"), "CLASS=SHARE")

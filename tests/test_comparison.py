@@ -1,13 +1,16 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from medbook.evaluation import metrics
-from medbook.evaluation.comparison import Comparison, compare, mcnemar, non_inferiority, paired_bootstrap, paired_delong, paired_share
+from medbook.evaluation.comparison import (
+    Comparison, compare, compare_tables, mcnemar, non_inferiority, paired_bootstrap, paired_delong, paired_share,
+)
 from medbook.evaluation.intervals import delong
 
 
@@ -148,6 +151,38 @@ def test_non_inferiority_is_the_interval_above_the_margin():
 def test_non_inferiority_is_wrong_one_time_in_forty_at_the_margin():
     shown = [non_inferiority(*study(seed, 60, 120, (.85, .80)), margin=.05).shown for seed in range(1500)]
     assert .01 < np.mean(shown) < .042                                     # .025, four standard errors
+
+
+# tables
+
+def tables():
+    """Two predictions tables of the same cases, the second in another order, with a valid and a test split."""
+    y, a, b = study()
+    first = pd.DataFrame({"id": [f"c{k}" for k in range(160)], "patient": np.arange(160) // 2,
+                          "split": ["valid", "test", "test", "test"] * 40, "y_true": y, "score_well": 1 - a, "score_ill": a})
+    return first, first.assign(score_well=1 - b, score_ill=b).sample(frac=1, random_state=1)
+
+
+def test_tables_are_matched_by_id_and_compared_on_test():
+    first, second = tables()
+    y, a, b = study()
+    test = (first.split == "test").to_numpy()
+    direct = compare(y[test], a[test], b[test], patients=first.patient[test].astype(str))
+    pd.testing.assert_frame_equal(compare_tables(first, second).table, direct.table)
+    assert compare_tables(first, second, split="valid").table.n.iloc[0] == 40
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda table: table[table.id != "c2"], "1 cases, such as 'c2'"),
+    (lambda table: table.assign(y_true=1 - table.y_true), "disagree on the truth of 120 cases"),
+    (lambda table: table.rename(columns={"score_ill": "score_sick"}), "other classes"),
+    (lambda table: table.assign(id="c1"), "'c1' stands in several rows"),
+    (lambda table: table.drop(columns="id").iloc[1:], "rows and not both a column id"),
+])
+def test_tables_of_other_cases_are_refused(change, words):
+    first, second = tables()
+    with pytest.raises(ValueError, match=words):
+        compare_tables(first, change(second))
 
 
 # degenerate and faulty

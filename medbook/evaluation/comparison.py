@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Difference', 'paired_delong', 'Disagreements', 'mcnemar', 'paired_share', 'paired_bootstrap', 'NonInferiority',
-           'non_inferiority', 'Comparison', 'compare']
+           'non_inferiority', 'Comparison', 'compare', 'compare_tables']
 
 # %% ../../nbs/3_evaluation/38_comparison.ipynb #e99ea49a
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ import pandas as pd
 
 from .intervals import auc_influence, patient_codes, patient_strata, percentile_interval, redraw
 from .metrics import average_precision, check_cases
+from .predictions import TableError, checked, choose_split, class_names, table_parts
 
 # %% ../../nbs/3_evaluation/38_comparison.ipynb #292e1afe
 class Difference(NamedTuple):
@@ -357,3 +358,34 @@ def _share_row(name, right_a, right_b, patients, *, confidence, resamples, seed)
 def _weighted_share(values, weights):
     """Mean of `values` (n,) under each row of weights (resamples, n)."""
     return weights @ values / weights.sum(axis=1)
+
+# %% ../../nbs/3_evaluation/38_comparison.ipynb #7f36dd27
+def _matched(table_a, table_b):
+    """The rows of B in the order of A's, matched by `id` where both have it. TableError where they are not of the same cases."""
+    if not ("id" in table_a and "id" in table_b):
+        if len(table_a) != len(table_b):
+            raise TableError(f"the tables have {len(table_a)} and {len(table_b)} rows and not both a column id to match them by")
+        return table_b.reset_index(drop=True)
+    for name, table in (("first", table_a), ("second", table_b)):
+        if table["id"].duplicated().any():
+            raise TableError(f"id {table['id'][table['id'].duplicated()].iloc[0]!r} stands in several rows of the {name} table")
+    alone = set(table_a["id"]) ^ set(table_b["id"])
+    if alone:
+        raise TableError(f"{len(alone)} cases, such as {min(alone)!r}, are in one table only; compare the models on the same cases")
+    return table_b.set_index("id").loc[table_a["id"]].reset_index()
+
+# %% ../../nbs/3_evaluation/38_comparison.ipynb #d619d198
+def compare_tables(table_a, table_b, *, split=None, **options):
+    """`compare` two predictions tables on `split` (default: test, else valid, else all rows).
+
+    Rows are matched by `id`; where a table has none, they must be in the same order. `options` go to `compare`. Raises TableError for
+    tables of other cases, classes or truths, and ValueError for what `compare` refuses.
+    """
+    table_a = choose_split(checked(table_a), split)[0].reset_index(drop=True)
+    table_b = _matched(table_a, choose_split(checked(table_b), split)[0])
+    if class_names(table_a) != class_names(table_b):
+        raise TableError(f"the tables score other classes: {', '.join(class_names(table_a))} and {', '.join(class_names(table_b))}")
+    (y_true, score_a, patients), (other, score_b, _) = table_parts(table_a), table_parts(table_b)
+    if not np.array_equal(y_true, other):
+        raise TableError(f"the tables disagree on the truth of {int(np.sum(y_true != other))} cases; mend one of them")
+    return compare(y_true, score_a, score_b, patients=patients, **options)
