@@ -253,4 +253,5 @@ def test_the_widget_in_a_notebook(browser, front):
         page.wait_for_function("document.querySelector('[aria-label=\"threshold, exactly\"]').value === '0.7'", timeout=10_000)
         agree(page, threshold=0.7, corrected=True)
         assert page.locator(".mbc-panel svg").count() == 6
+        assert page.locator(".mbc-numbers").bounding_box()["height"] < 60           # in rows, whatever the front end's own style
         watch.check()

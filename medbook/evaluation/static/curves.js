@@ -331,13 +331,13 @@ function render({ model, el }) {
     add(check.parentNode, "span", {}, "correct for the prevalence");
     set(prevalence.button, { "aria-label": `prevalence of these cases, ${percent(steps.own)}` });
     set(ratio.button, { "aria-label": `ratio of the training, ${ratioText((1 - steps.trained) / steps.trained)}` });
-    const numbers = add(root, "dl", { class: "mbc-numbers" });
+    const numbers = add(root, "div", { class: "mbc-numbers", role: "list" });
     const cells = {};
     for (const [key, name] of [["tp", "TP"], ["fp", "FP"], ["fn", "FN"], ["tn", "TN"], ["sensitivity", "sensitivity"], ["specificity", "specificity"], ["ppv", "PPV"],
                                ["npv", "NPV"], ["f1", "F1"], ["net_benefit", "net benefit"]]) {
-        const pair = add(numbers, "div");
-        add(pair, "dt", {}, name);
-        cells[key] = add(pair, "dd", { "data-number": key });
+        const pair = add(numbers, "div", { role: "listitem" });
+        add(pair, "span", {}, `${name} `);
+        cells[key] = add(pair, "b", { "data-number": key });
     }
     const body = add(root, "div", { class: "mbc-body" });
     const drawn = panels(body, steps, names);
