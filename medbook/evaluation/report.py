@@ -1092,7 +1092,7 @@ def _told(p, title, images):
         "classes": f"{p.task}: {', '.join(p.classes)}",
         "sizes": f"{len(p):,} images, {people}; {sizes}",
         "calls": "largest score" if p.task == "multi-class" else f"positive from a score of {p.threshold:.3g}; how it was chosen: ____",
-        "measures": ", ".join(p.table.metric),
+        "measures": ", ".join(_label(p, metric)[0] for metric in p.table.metric),
         "uncertainty": f"{100 * p.confidence:.4g} % intervals{', by patient' * p.clustered}: {', '.join(sorted(methods))}; "
                        f"{p.resamples:,} resamples, seed {p.seed}",
         "results": "; ".join(f"{row['label']} {row['value']} ({row['interval']})" for row in (_shown(p, row) for row in _headline(p))),
