@@ -293,6 +293,16 @@ def test_temperature_is_the_best_there_is():
     assert c.TemperatureScaling().fit(y, honest).temperature == pytest.approx(1, abs=.04)
 
 
+def test_temperature_takes_certainty_back_to_where_32_bits_end():
+    rng = np.random.default_rng(0)
+    y, rows = np.repeat([0, 1, 2], 40), np.eye(3)[np.r_[np.repeat([0, 1, 2], 40)]]
+    y[::10] = rng.integers(0, 3, 12)                                                             # some of the certain are wrong
+    fitted = c.TemperatureScaling().fit(y, rows)
+    wrong = np.mean(rows.argmax(1) != y)
+    assert fitted(rows)[0, 0] == pytest.approx(1 - wrong, abs=1e-6)
+    assert fitted.temperature == pytest.approx(c.CERTAIN / np.log(2 * (1 - wrong) / wrong), rel=1e-6)
+
+
 def test_platt_is_logistic_regression_on_his_targets():
     y, _, s = simulated(300)
     odds, ill = c.log_odds(s), y.sum()
@@ -436,6 +446,8 @@ def test_em_finds_the_prevalence():
     again = c.prior_correction(s, trained_on=[1 / 3] * 3, used_on=found)
     np.testing.assert_allclose(again.mean(0), found, atol=1e-8)                                    # the likelihood's summit
     assert isinstance(c.estimate_prior(s[:, 0], trained_on=.3), float)
+    uneven = c.prior_correction(s, trained_on=[1 / 3] * 3, used_on=[.1, .3, .6])
+    np.testing.assert_allclose(c.estimate_prior(uneven, trained_on=[.1, .3, .6]), found, atol=1e-6)
     with pytest.warns(c.CalibrationWarning, match="still moves"):
         c.estimate_prior(s, trained_on=[1 / 3] * 3, steps=2)
 
