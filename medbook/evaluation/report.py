@@ -1168,6 +1168,10 @@ MEANINGS = {
     "specificity": ("Specificity", "of the non-cases, the share that is left alone"),
     "ppv": ("PPV (precision)", "of the positive calls, the share that is right; moves with the prevalence"),
     "npv": ("NPV", "of the negative calls, the share that is right; moves with the prevalence"),
+}
+
+# %% ../../nbs/3_evaluation/35_report.ipynb #bebded2b
+MEANINGS |= {
     "positive_likelihood_ratio": ("Positive likelihood ratio", "a positive call multiplies the odds of disease by this"),
     "negative_likelihood_ratio": ("Negative likelihood ratio", "a negative call multiplies the odds of disease by this"),
     "diagnostic_odds_ratio": ("Diagnostic odds ratio", "the first over the second; 1 is guessing"),
@@ -1176,6 +1180,10 @@ MEANINGS = {
     "mcc": ("Matthews correlation", "correlation of truth and call, from −1 to 1; 0 is guessing"),
     "kappa": ("Cohen's κ", "agreement of truth and call beyond chance; 0 is guessing"),
     "prevalence": ("Prevalence", "share of cases among these images"),
+}
+
+# %% ../../nbs/3_evaluation/35_report.ipynb #016c4634
+MEANINGS |= {
     "brier": ("Brier score", "mean squared distance of the probability from the truth; 0 is perfect"),
     "log_loss": ("Log loss", "mean of −log of the probability given to the truth; 0 is perfect"),
     "ece": ("Calibration error (ECE)", "mean distance of stated and found shares over ten bins; read it with the next line"),
