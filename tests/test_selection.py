@@ -22,7 +22,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from medbook.evaluation.metrics import auc
 from medbook.evaluation.predictions import evaluate_table
-from medbook.images.datasets import Card, Dataset, split
+from medbook.images.datasets import Card, Dataset, load, split
 from medbook.training.fitting import TrainingError, fit
 from medbook.training.selection import (
     ambiguity,
@@ -168,7 +168,9 @@ def test_the_best_of_models_without_skill_looks_skilled_on_the_rows_it_was_chose
     assert abs(table["on_test"].mean() - promised) < 0.01 and promised > 0.64
     assert abs(table["on_valid"].mean() - 0.5) < 0.02
     assert (table[["on_test_truth", "on_valid_truth"]].mean() - 0.5).abs().max() < 0.02
-    assert table.equals(selection_optimism(labels, np.random.default_rng(0).normal(size=(k, 2000)), size=size, repeats=300))
+    again = selection_optimism(labels, np.random.default_rng(0).normal(size=(k, 2000)), size=size, repeats=300)
+    slow = selection_optimism(labels, np.random.default_rng(0).normal(size=(k, 2000)), size=size, repeats=3, metric=lambda y, s: auc(y, s))
+    assert table.equals(again) and np.abs(table.head(3) - slow).max(axis=None) < 1e-12
 
 
 def test_selection_optimism_keeps_patients_together_and_refuses():
@@ -180,12 +182,21 @@ def test_selection_optimism_keeps_patients_together_and_refuses():
         return 0.0
 
     selection_optimism(labels, patients[None].astype(float), size=10, patients=patients, metric=metric, repeats=3)
-    for valid, test, rest in zip(seen[::3], seen[1::3], seen[2::3], strict=True):
+    for valid, test, rest in zip(seen[:3], seen[3:6], seen[6:], strict=True):
         assert len(valid) == len(test) == 10 and len(rest) == 20 and not valid & test and not valid & rest and not test & rest
     with pytest.raises(ValueError, match="less than half"):
         selection_optimism(labels, patients[None].astype(float), size=20, patients=patients)
     with pytest.raises(ValueError, match="give \\(models, cases\\)"):
         selection_optimism(labels, patients[None, :-1].astype(float), size=5)
+
+
+def test_the_best_pixel_of_real_radiographs_is_too_good_on_the_images_it_was_chosen_on(shared):
+    dataset = load("pneumoniamnist")
+    rows = np.random.default_rng(0).permutation(len(dataset))[:2000]
+    pixels = dataset.batch(rows)[:, ::3, ::3, 0].reshape(len(rows), -1).T
+    table = selection_optimism(dataset.labels[rows], pixels, size=40, repeats=80)
+    gaps = (table["on_test"] - table["on_test_truth"]).mean(), (table["on_valid"] - table["on_valid_truth"]).mean()
+    assert gaps[0] > 0.03 and abs(gaps[1]) < 0.02 and gaps[0] > 2 * abs(gaps[1])
 
 
 # cross-validation
@@ -235,10 +246,9 @@ def test_a_network_is_copied_for_each_fold_and_a_stopped_cross_validation_goes_o
     before = [weights.copy() for weights in network.get_weights()]
     found = cross_validate(network, data, 2, epochs=1, out=tmp_path / "cv", precision="float32")
     assert all(np.array_equal(old, new) for old, new in zip(before, network.get_weights(), strict=True))
-    start = time.perf_counter()
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "cv").rglob("model.keras")}
     again = cross_validate(network, data, 2, epochs=1, out=tmp_path / "cv", precision="float32")
-    assert len(times) == 2 and all(path.stat().st_mtime_ns == when for path, when in times.items()), start
+    assert len(times) == 2 and all(path.stat().st_mtime_ns == when for path, when in times.items())
     columns = ["score_normal", "score_lesion"]
     assert np.allclose(found.predictions[columns], again.predictions[columns], atol=1e-6)
     with pytest.raises(ValueError, match="patience needs a valid split"):
@@ -258,7 +268,7 @@ def plain(table):
 def whole(data, tmp_path_factory):
     """A search over a range, so that Optuna proposes, in one go, and its folder."""
     folder = tmp_path_factory.mktemp("whole")
-    return search(data, SPACE, trials=5, epochs=2, pruner="halving", out=folder, progress=False, precision="float32"), folder
+    return search(data, SPACE, trials=4, epochs=2, pruner="halving", out=folder, progress=False, precision="float32"), folder
 
 
 SPACE = {"learning_rate": (1e-4, 1e-2, "log"), "filters": (1, 3), "kernel_size": [1, 3]}
@@ -267,11 +277,9 @@ SPACE = {"learning_rate": (1e-4, 1e-2, "log"), "filters": (1, 3), "kernel_size":
 def test_a_search_goes_on_where_it_was_and_never_reads_test(data, whole, tmp_path):
     options = dict(epochs=2, pruner="halving", progress=False, precision="float32")
     search(data, SPACE, trials=2, out=tmp_path, **options)
-    found = search(poisoned(data), SPACE, trials=5, out=tmp_path, **options)          # other test data: the same search
+    found = search(poisoned(data), SPACE, trials=4, out=tmp_path, **options)          # other test data: the same search
     assert plain(found.table).equals(plain(whole[0].table)) and found.best == whole[0].best
-    start = time.perf_counter()
-    assert len(search(data, SPACE, trials=3, out=tmp_path, **options).table) == 5     # what is there stays
-    assert time.perf_counter() - start < 60
+    assert len(search(data, SPACE, trials=3, out=tmp_path, **options).table) == 4     # what is there stays
 
 
 SCRIPT = """
@@ -279,7 +287,7 @@ import sys
 sys.path.insert(0, {tests!r})
 from test_selection import SPACE, scans
 from medbook.training.selection import search
-search(scans(), SPACE, trials=5, epochs=2, pruner="halving", out={out!r}, precision="float32")
+search(scans(), SPACE, trials=4, epochs=2, pruner="halving", out={out!r}, precision="float32")
 """
 
 
@@ -287,10 +295,10 @@ def test_a_search_that_is_killed_goes_on(data, whole, tmp_path):
     script = SCRIPT.format(tests=str(Path(__file__).parent), out=str(tmp_path))
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         line = process.stdout.readline()
-        assert line.startswith("trial 1 of 5: learning rate"), line
+        assert line.startswith("trial 1 of 4: learning rate"), line
         time.sleep(0.3)                                                               # some way into the second trial
         process.send_signal(signal.SIGKILL)
-    found = search(data, SPACE, trials=5, epochs=2, pruner="halving", out=tmp_path, progress=False, precision="float32")
+    found = search(data, SPACE, trials=4, epochs=2, pruner="halving", out=tmp_path, progress=False, precision="float32")
     assert plain(found.table).equals(plain(whole[0].table))
 
 

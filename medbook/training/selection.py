@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SPACE', 'TRAINING', 'expected_maximum', 'null_spread', 'group_numbers', 'rarest_class', 'patient_order',
            'selection_optimism', 'check_folds', 'folds', 'fresh', 'PixelModel', 'quiet', 'held_out', 'without_test',
-           'auc_intervals', 'CrossValidation', 'fold_table', 'cross_validate', 'candidate', 'as_distribution',
+           'scored', 'auc_intervals', 'CrossValidation', 'fold_table', 'cross_validate', 'candidate', 'as_distribution',
            'as_space', 'grid', 'Given', 'sampler_of', 'pruner_of', 'train_watched', 'run_trial', 'check_valid',
            'check_note', 'open_study', 'take_up', 'finished', 'trial_row', 'search_note', 'one_trial', 'trial_line',
            'Search', 'plot_search', 'draw_setting', 'search', 'power_law', 'nested', 'resampled_errors',
@@ -107,6 +107,13 @@ def _halves(labels, groups, size, rng):
     return [np.isin(groups, part) for part in parts]
 
 # %% ../../nbs/4_training/44_selection.ipynb #f36e531b
+def _on_parts(metric, y_true, y_score, masks):
+    """The metric on the rows of each mask (repeats, n): all at once, as weights of 0 and 1, where it takes weights."""
+    if "weights" in inspect.signature(metric).parameters:
+        return metric(y_true, y_score, weights=masks.astype(float))
+    return np.array([metric(y_true[mask], y_score[mask]) for mask in masks])
+
+# %% ../../nbs/4_training/44_selection.ipynb #51d6c2b1
 def selection_optimism(y_true, y_scores, *, size, patients=None, metric=auc, repeats=200, seed=0):
     """What choosing the best of k models on the test set adds to its figure, measured by repeated splits of one large set.
 
@@ -134,12 +141,12 @@ def selection_optimism(y_true, y_scores, *, size, patients=None, metric=auc, rep
         raise ValueError(f"scores of shape {y_scores.shape} for {len(y_true)} labels; give (models, cases)")
     if size < 2 or 2 * size >= groups.max() + 1:
         raise ValueError(f"size={size} of {groups.max() + 1} patients; give 2 or more, and less than half of them")
-    rng, rows = np.random.default_rng(seed), []
-    for _ in range(repeats):
-        valid, test, rest = ([metric(y_true[part], each[part]) for each in y_scores] for part in _halves(y_true, groups, size, rng))
-        lucky, fair = int(np.argmax(test)), int(np.argmax(valid))
-        rows.append({"on_test": test[lucky], "on_test_truth": rest[lucky], "on_valid": test[fair], "on_valid_truth": rest[fair]})
-    return pd.DataFrame(rows)
+    rng = np.random.default_rng(seed)
+    parts = np.array([_halves(y_true, groups, size, rng) for _ in range(repeats)]).swapaxes(0, 1)
+    valid, test, rest = np.array([[_on_parts(metric, y_true, each, part) for each in y_scores] for part in parts])
+    lucky, fair, repeat = test.argmax(0), valid.argmax(0), np.arange(repeats)
+    return pd.DataFrame({"on_test": test[lucky, repeat], "on_test_truth": rest[lucky, repeat],
+                         "on_valid": test[fair, repeat], "on_valid_truth": rest[fair, repeat]})
 
 # %% ../../nbs/4_training/44_selection.ipynb #9a6b98ec
 def check_folds(labels, groups, k):
@@ -264,7 +271,7 @@ def without_test(dataset, splits=("train", "valid")):
     return dataset.take(rows)
 
 # %% ../../nbs/4_training/44_selection.ipynb #3aa4e6c3
-def _scored(table):
+def scored(table):
     """(y_true, y_score, patients) of a predictions table; for two classes the score is the positive one's, (n,)."""
     y_true, y_score, patients = table_parts(table)
     return y_true, positive_score(y_score) if y_true.ndim == 1 and y_score.shape[-1] == 2 else y_score, patients
@@ -276,8 +283,8 @@ def auc_intervals(predictions, confidence=0.95):
     Both say how sure we are of these k models on other patients like these, not how much another training would differ.
     The mean is on the logit scale; its interval is nan where a fold has fewer than two patients of a class.
     """
-    rows = {"pooled": auc_interval(*_scored(predictions)[:2], confidence=confidence, patients=_scored(predictions)[2])}
-    parts = [_scored(part) for _, part in predictions.groupby("fold")]
+    rows = {"pooled": auc_interval(*scored(predictions)[:2], confidence=confidence, patients=scored(predictions)[2])}
+    parts = [scored(part) for _, part in predictions.groupby("fold")]
     area = np.mean([auc(y_true, y_score) for y_true, y_score, _ in parts])
     variance = sum(delong(y_true, y_score, patients=patients)[1] for y_true, y_score, patients in parts) / len(parts) ** 2
     margin = stats.norm.ppf(0.5 + confidence / 2) * np.sqrt(variance) / (area * (1 - area)) if 0 < area < 1 else np.nan
@@ -309,7 +316,7 @@ class CrossValidation:
 def fold_table(tables, metric):
     """A row a fold: images, patients and the metric's value."""
     return pd.DataFrame([{"fold": place + 1, "images": len(table), "patients": table["patient"].nunique(),
-                          "value": metric(*_scored(table)[:2])} for place, table in enumerate(tables)])
+                          "value": metric(*scored(table)[:2])} for place, table in enumerate(tables)])
 
 # %% ../../nbs/4_training/44_selection.ipynb #e4f166af
 def cross_validate(model, dataset, k=5, *, splits=("train", "valid"), by_patient=True, metric=auc, seed=0, out=None, progress=False,
@@ -346,7 +353,7 @@ def cross_validate(model, dataset, k=5, *, splits=("train", "valid"), by_patient
         table = held_out(model, part, np.flatnonzero(home != fold), rows, seed=seed, out=folder, **options)
         tables.append(table.assign(fold=fold + 1).set_index(rows))
         if progress:
-            print(f"fold {fold + 1} of {k}: {metric(*_scored(table)[:2]):.3f} on {len(rows)} images", flush=True)
+            print(f"fold {fold + 1} of {k}: {metric(*scored(table)[:2]):.3f} on {len(rows)} images", flush=True)
     return CrossValidation(pd.concat(tables).sort_index(), fold_table(tables, metric), getattr(metric, "__name__", "metric"))
 
 # %% ../../nbs/4_training/44_selection.ipynb #fd1c517e
@@ -423,13 +430,13 @@ class Given(optuna.samplers.BaseSampler):
         return self.setting[param_name]
 
 # %% ../../nbs/4_training/44_selection.ipynb #5a9aac0a
-def sampler_of(space, trials, done, seed):
-    """The sampler of the trial after `done` finished ones: the next setting of a shuffled list where all fit into `trials`, else TPE.
+def sampler_of(space, done, seed, *, most=30):
+    """The sampler of the trial after `done` finished ones: the next of a shuffled list where there are at most `most` settings, else TPE.
 
     It depends on `seed` and `done` alone, so that a search taken up again proposes what it would have proposed.
     """
     listed = grid(space)
-    if listed and len(listed) <= trials:
+    if listed and len(listed) <= most:
         return Given(listed[np.random.default_rng(seed).permutation(len(listed))[done % len(listed)]])
     return optuna.samplers.TPESampler(seed=int(np.random.SeedSequence([seed, done]).generate_state(1)[0]), n_startup_trials=8)
 
@@ -571,9 +578,9 @@ def search_note(dataset, space, model, pruner, seed, options):
             "options": {name: value if isinstance(value, int | float | str | None) else _name(value) for name, value in options.items()}}
 
 # %% ../../nbs/4_training/44_selection.ipynb #19c18675
-def one_trial(found, dataset, done, trials, seed, options):
+def one_trial(found, dataset, done, seed, options):
     """Propose one setting, train it, and tell the study what it gave."""
-    found.study.sampler = sampler_of(found.space, trials, done, seed)
+    found.study.sampler = sampler_of(found.space, done, seed)
     trial = found.study.ask(found.space)
     again = sum(each.params == trial.params for each in finished(found.study))
     trial.set_user_attr("seed", seed + again)
@@ -677,7 +684,8 @@ def search(dataset, space=None, *, model=candidate, trials=20, epochs=6, metric=
     """Look for the setting of a network that does best on valid. Test is never read.
 
     Each trial builds `model(dataset, **setting)`, trains it on train as `fit` does, and asks `metric` on valid after each epoch; the
-    pruner may stop it. Settings are proposed by TPE (Bergstra et al. 2011), or gone through one by one where all fit into `trials`.
+    pruner may stop it. Settings are proposed by TPE (Bergstra et al. 2011), or, where there are at most 30, gone
+    through once in random order.
     A setting that comes up again is trained with the next seed.
 
     Parameters
@@ -716,7 +724,7 @@ def search(dataset, space=None, *, model=candidate, trials=20, epochs=6, metric=
         found.study.pruner = pruner_of(pruner)
         wanted = min(trials, len(grid(space) or range(trials)))
         while (done := len(finished(found.study))) < wanted:
-            one_trial(found, part, done, trials, seed, options)
+            one_trial(found, part, done, seed, options)
             if progress:
                 print(trial_line(found, wanted), flush=True)
     if not (found.table["status"] == "complete").any():
@@ -799,9 +807,9 @@ def resampled_errors(table, tables, metric, law, resamples, seed):
     residuals = residuals - residuals.mean()
     drawn = curve + rng.choice(residuals, (resamples, len(sizes))) / np.sqrt(sizes)
     if "weights" in inspect.signature(metric).parameters:
-        y_true, _, patients = _scored(tables[0])
+        y_true, _, patients = scored(tables[0])
         weights = np.concatenate(list(redraw(y_true, resamples=resamples, patients=patients, seed=seed)))
-        values = [metric(y_true, _scored(each)[1], weights=weights) for each in tables]
+        values = [metric(y_true, scored(each)[1], weights=weights) for each in tables]
         drawn = drawn + table["value"].to_numpy() - np.stack(values, axis=1)
     return drawn, rng.choice(residuals, resamples)
 
@@ -961,7 +969,7 @@ def learning_curve(model, dataset, sizes=None, *, seeds=(0, 1, 2), metric=auc, e
             given = options if epochs is None else options | {"epochs": scaled_epochs(epochs, len(chosen), len(train_rows), same_steps)}
             folder = None if out is None else Path(out) / f"{size}-patients-seed{seed}"
             tables.append(held_out(model, part, train_rows[chosen], valid_rows, seed=seed, out=folder, **given))
-            rows.append({"patients": size, "images": len(chosen), "seed": seed, "value": float(metric(*_scored(tables[-1])[:2]))})
+            rows.append({"patients": size, "images": len(chosen), "seed": seed, "value": float(metric(*scored(tables[-1])[:2]))})
             if progress:
                 print(f"{size} patients, seed {seed}: {rows[-1]['value']:.3f}", flush=True)
     return fit_curve(pd.DataFrame(rows), tables, metric, resamples)
