@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .intervals import _normal_quantile, patient_codes, wilson
+from .intervals import normal_quantile, patient_codes, wilson
 from .metrics import UndefinedMetric, _array, _check_weights, _rate, check_cases
 
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #3a1a6f31
@@ -291,7 +291,7 @@ def reliability_band(y_score, *, bins=10, strategy="width", confidence=0.95, res
 
     y_score : probabilities (n,). Other parameters and errors as in `perfect_ece`. For each bin by itself: of ten, one may well be outside.
     """
-    _normal_quantile(confidence)
+    normal_quantile(confidence)
     stated = probabilities(y_score)[:, 1]
     index, hits = _drawn_hits(stated, bins, strategy, resamples, seed)
     shares = _rate(hits, np.bincount(index, minlength=hits.shape[1]))
@@ -473,7 +473,7 @@ class Estimate(NamedTuple):
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #c8aea603
 def _wald(design, target, offset, confidence, patients):
     """Estimates of a logistic regression's coefficients, by Wald's interval; by patient with the sandwich variance."""
-    z, codes = _normal_quantile(confidence), patient_codes(patients, len(target))
+    z, codes = normal_quantile(confidence), patient_codes(patients, len(target))
     beta, curvature = _logistic(design, target, offset)
     inverse = np.linalg.inv(curvature)
     if patients is not None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from .intervals import auc_influence, patient_codes, patient_strata, percentile_interval, redraw
+from .intervals import auc_influence, normal_quantile, patient_codes, patient_strata, percentile_interval, redraw
 from .metrics import average_precision, check_cases
 from .predictions import TableError, checked, choose_split, class_names, table_parts
 
@@ -30,20 +30,13 @@ class Difference(NamedTuple):
     method: str
 
 # %% ../../nbs/3_evaluation/38_comparison.ipynb #6eb1fd01
-def _z(confidence):
-    """z with the share `confidence` of a standard normal between -z and z."""
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence}; give a share between 0 and 1, such as 0.95")
-    return NormalDist().inv_cdf(0.5 + confidence / 2)
-
-# %% ../../nbs/3_evaluation/38_comparison.ipynb #2fe7e34e
 def _by_normal(difference, variance, confidence, method):
     """A `Difference` of known variance; without an answer where the variance is 0 or unknown, unless nothing differs at all."""
     if difference == 0 and variance == 0:
         return Difference(0.0, 0.0, 0.0, 1.0, method + ": the scores rank all pairs alike")
     if not variance > 0:
         return Difference(difference, np.nan, np.nan, np.nan, method + ": variance unknown")
-    margin, p = _z(confidence) * variance**0.5, 2 * NormalDist().cdf(-abs(difference) / variance**0.5)
+    margin, p = normal_quantile(confidence) * variance**0.5, 2 * NormalDist().cdf(-abs(difference) / variance**0.5)
     return Difference(difference, max(-1.0, difference - margin), min(1.0, difference + margin), p, method)
 
 # %% ../../nbs/3_evaluation/38_comparison.ipynb #96564c81
@@ -152,7 +145,7 @@ def paired_share(only_a, only_b, n, confidence=0.95):
     """
     if not (0 <= min(only_a, only_b) and only_a + only_b <= n and n > 0):
         raise ValueError(f"only_a={only_a}, only_b={only_b} of n={n}; give counts whose sum is at most n, and n > 0")
-    z, value, ends = _z(confidence), (only_b - only_a) / n, []
+    z, value, ends = normal_quantile(confidence), (only_b - only_a) / n, []
     for outside in (-1.0, 1.0):
         inside, edge = value, outside
         for _ in range(60):
@@ -178,7 +171,7 @@ def paired_bootstrap(metric, y_true, score_a, score_b, *, patients=None, confide
     ------
     ValueError : faulty labels, scores or patients; scores of different shapes; resamples < 1.
     """
-    _z(confidence)
+    normal_quantile(confidence)
     y_true, score_a, score_b = _pair(y_true, score_a, score_b)
     values = [metric(y_true, score_b, weights=w) - metric(y_true, score_a, weights=w)
               for w in redraw(y_true, resamples=resamples, patients=patients, seed=seed)]
@@ -227,7 +220,7 @@ def _not_worse(found, margin, confidence):
     """The verdict on a `Difference` with a symmetric normal interval; where nothing differs at all, B is not worse."""
     if found.low == found.high:
         return NonInferiority(found.value, found.low, margin, 0.0, True)
-    error = (found.value - found.low) / _z(confidence)
+    error = (found.value - found.low) / normal_quantile(confidence)
     p = NormalDist().cdf(-(found.value + margin) / error) if error > 0 else np.nan
     return NonInferiority(found.value, found.low, margin, p, bool(found.low > -margin))
 
