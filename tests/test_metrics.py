@@ -224,6 +224,10 @@ def test_many_labels_are_means_of_two_class_metrics(cases):
         if metric is not metrics.exact_match:
             each = [metric(y[:, k], s[:, k]) for k in range(4)]
             np.testing.assert_allclose(metric(y, s), np.mean(each), err_msg=metric.__name__)
+            np.testing.assert_allclose(metric(y, s, average=None), each, err_msg=metric.__name__)
+            if np.isfinite(each).all() and y.any():
+                np.testing.assert_allclose(metric(y, s, average="weighted"), np.average(each, weights=y.sum(0)), err_msg=metric.__name__)
+            np.testing.assert_allclose(metric(y, s, average="micro"), metric(y.ravel(), s.ravel()), err_msg=metric.__name__)
     np.testing.assert_allclose(metrics.accuracy(y, s), np.mean((s >= .5) == y))
     assert metrics.confusion_matrix(y, s).shape == (4, 2, 2)
 
@@ -237,7 +241,7 @@ def test_weights_count_cases(two, more, seed):
         for metric in EVERY:
             together = metric(y, s, weights=weights)
             assert together.shape == (3,)
-            if metric in AVERAGED + RANKED:
+            if metric is not metrics.exact_match:
                 for average in AVERAGES:
                     rows = np.array([metric(y, s, weights=row, average=average) for row in weights])
                     np.testing.assert_allclose(metric(y, s, weights=weights, average=average), rows, atol=1e-12, err_msg=metric.__name__)
@@ -296,7 +300,8 @@ def test_rows_of_weights_do_not_warn():
 @pytest.mark.parametrize("metric, y, s, reason", [
     (metrics.sensitivity, [0, 0], [.1, .9], "sensitivity is undefined: no case is ill"),
     (metrics.specificity, [1, 1], [.1, .9], "specificity is undefined: no case is healthy"),
-    (metrics.ppv, [0, 1], [.1, .2], "ppv is undefined: nothing is called positive"),
+    (metrics.ppv, [0, 0], [.1, .2], "ppv is undefined: nothing is called positive"),
+    (named("ppv", metrics.ppv, prevalence=.1), [0, 0], [.1, .9], "ppv is undefined: no case is ill"),
     (metrics.npv, [0, 1], [.8, .7], "npv is undefined: nothing is called negative"),
     (metrics.f1, [0, 0], [.1, .2], "f1 is undefined: no case is ill and none is called so"),
     (metrics.mcc, [0, 0], [.1, .9], "mcc is undefined: all cases are of one class"),

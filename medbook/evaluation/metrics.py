@@ -129,20 +129,25 @@ def _tally(cell, cells, weights):
     """How much weight falls into each cell: cell (n,) of 0 ... cells - 1; returns (cells,), or (resamples, cells)."""
     if weights is None or weights.ndim == 1:
         return np.bincount(cell, weights, minlength=cells)
-    if cells > 36 or len(weights) < 4:
+    if len(weights) < 4:
         return np.stack([np.bincount(cell, row, minlength=cells) for row in weights])
-    return weights @ (cell[:, None] == np.arange(cells)).astype(np.float64)
+    order = np.argsort(cell.astype(np.min_scalar_type(cells)), kind="stable")          # short integers are sorted by radix
+    starts = np.flatnonzero(np.diff(cell[order], prepend=-1))
+    counts = np.zeros((len(weights), cells))
+    counts[:, cell[order[starts]]] = np.add.reduceat(np.take(weights, order, axis=1), starts, axis=1)
+    return counts
 
 # %% ../../nbs/3_evaluation/31_metrics.ipynb #e2df5b74
-def _tables(y_true, y_score, threshold, weights):
-    """The task, and confusion matrices (..., tables, classes, classes): one table, or one for each of many labels."""
+def _tables(y_true, y_score, threshold, weights, average=None):
+    """The task, and confusion matrices (..., tables, classes, classes): one table, or one for each of many labels ("micro": their sum)."""
     cases = check_cases(y_true, y_score)
     weights = _check_weights(weights, len(cases.y_true))
     predicted = _decide(cases, threshold)
     classes = cases.y_score.shape[1] if cases.task == "multi-class" else 2
     cell = np.atleast_2d((cases.y_true * classes + predicted).T)
     counts = np.stack([_tally(each, classes**2, weights) for each in cell], axis=-2)
-    return cases.task, counts.reshape(*counts.shape[:-1], classes, classes)
+    tables = counts.reshape(*counts.shape[:-1], classes, classes)
+    return cases.task, tables.sum(axis=-3, keepdims=True) if average == "micro" else tables
 
 # %% ../../nbs/3_evaluation/31_metrics.ipynb #bc37db18
 def confusion_matrix(y_true, y_score, *, threshold=0.5, weights=None):
@@ -315,10 +320,11 @@ def ppv(y_true, y_score, *, threshold=0.5, average="macro", weights=None, preval
     prevalence among these cases, or for a stated `prevalence` (a share, or one a class), by Bayes' theorem (see `ppv_at`).
     """
     task, counts = _counts(y_true, y_score, threshold, weights, average)
-    counts = counts if prevalence is None else _at_prevalence(counts, prevalence)
+    ill, healthy, lacking = counts.tp + counts.fn, counts.tn + counts.fp, {}
+    if prevalence is not None:
+        counts, lacking = _at_prevalence(counts, prevalence), {"ill": ill, "healthy": healthy}
     called = counts.tp + counts.fp
-    lacking = {"ill": counts.tp + counts.fn, "healthy": counts.tn + counts.fp, "positive": called}
-    return _answer("ppv", _rate(counts.tp, called), average, task, support=lacking["ill"], **lacking)
+    return _answer("ppv", _rate(counts.tp, called), average, task, support=ill, **lacking, positive=called)
 
 # %% ../../nbs/3_evaluation/31_metrics.ipynb #8d04890b
 def npv(y_true, y_score, *, threshold=0.5, average="macro", weights=None, prevalence=None):
@@ -328,10 +334,11 @@ def npv(y_true, y_score, *, threshold=0.5, average="macro", weights=None, preval
     prevalence among these cases, or for a stated `prevalence` (a share, or one a class), by Bayes' theorem (see `npv_at`).
     """
     task, counts = _counts(y_true, y_score, threshold, weights, average)
-    counts = counts if prevalence is None else _at_prevalence(counts, prevalence)
+    ill, healthy, lacking = counts.tp + counts.fn, counts.tn + counts.fp, {}
+    if prevalence is not None:
+        counts, lacking = _at_prevalence(counts, prevalence), {"ill": ill, "healthy": healthy}
     called = counts.tn + counts.fn
-    lacking = {"ill": counts.tp + counts.fn, "healthy": counts.tn + counts.fp, "negative": called}
-    return _answer("npv", _rate(counts.tn, called), average, task, support=lacking["ill"], **lacking)
+    return _answer("npv", _rate(counts.tn, called), average, task, support=ill, **lacking, negative=called)
 
 # %% ../../nbs/3_evaluation/31_metrics.ipynb #5c4cc0dd
 def _predictive(name, right, wrong, cause):
@@ -418,20 +425,21 @@ def diagnostic_odds_ratio(y_true, y_score, *, threshold=0.5, average="macro", we
     return _answer("diagnostic_odds_ratio", ratio, average, task, support=ill, ill=ill, healthy=healthy, errors=errors)
 
 # %% ../../nbs/3_evaluation/31_metrics.ipynb #a2ee02c7
-def accuracy(y_true, y_score, *, threshold=0.5, weights=None):
+def accuracy(y_true, y_score, *, threshold=0.5, average="macro", weights=None):
     """Share of the cases that are decided rightly; for many labels the mean over labels (see also `exact_match`).
 
-    Parameters and errors as in `confusion_matrix`. For many classes the largest score decides, as MedMNIST's official
-    evaluator does. Says little where classes are unequal. Returns a float, (resamples,) for rows of weights.
+    Parameters and errors as in `sensitivity`; `average` concerns many labels alone. For many classes the largest score
+    decides, as MedMNIST's official evaluator does. Says little where classes are unequal. Returns a float; (resamples,) for rows of
+    weights.
     """
-    _, tables = _tables(y_true, y_score, threshold, weights)
-    total = tables.sum(axis=(-2, -1))
-    return _answer("accuracy", _rate(np.trace(tables, axis1=-2, axis2=-1), total), cases=total)
+    task, tables = _tables(y_true, y_score, threshold, weights, average)
+    total, right = tables.sum(axis=(-2, -1)), np.trace(tables, axis1=-2, axis2=-1)
+    return _answer("accuracy", _rate(right, total), average, task, support=tables[..., 1, :].sum(axis=-1), cases=total)
 
 # %% ../../nbs/3_evaluation/31_metrics.ipynb #acb994f3
-def _recall(name, y_true, y_score, threshold, weights):
-    """The task, the share of each class that was recognised (..., tables, classes), and why one is unknown, or None."""
-    task, tables = _tables(y_true, y_score, threshold, weights)
+def _recall(name, y_true, y_score, threshold, weights, average=None):
+    """The task, how many each class has and the share of it recognised (..., tables, classes), and why one is unknown, or None."""
+    task, tables = _tables(y_true, y_score, threshold, weights, average)
     there = tables.sum(axis=-1)
     recall, why = _rate(np.diagonal(tables, axis1=-2, axis2=-1), there), None
     if recall.ndim == 2 and np.isnan(recall).any():
@@ -439,7 +447,7 @@ def _recall(name, y_true, y_score, threshold, weights):
             why = f"{name} is undefined: no case is of class " + ", ".join(map(str, np.flatnonzero(there[0] == 0)))
         else:
             why = _reason(name, np.isnan(recall).any(axis=-1), task, {"ill": there[:, 1], "healthy": there[:, 0]})
-    return task, recall, why
+    return task, there, recall, why
 
 # %% ../../nbs/3_evaluation/31_metrics.ipynb #42d58805
 def recall_per_class(y_true, y_score, *, threshold=0.5, weights=None):
@@ -448,23 +456,24 @@ def recall_per_class(y_true, y_score, *, threshold=0.5, weights=None):
     Parameters and errors as in `confusion_matrix`. Returns (classes,), for two classes (specificity, sensitivity); for
     many labels (L,), the sensitivity of each. nan, with the warning `UndefinedMetric`, where a class has no case.
     """
-    task, recall, why = _recall("recall_per_class", y_true, y_score, threshold, weights)
+    task, _, recall, why = _recall("recall_per_class", y_true, y_score, threshold, weights)
     recall = recall[..., 1] if task == "multi-label" else recall[..., 0, :]
     if why and np.isnan(recall).any():
         warnings.warn(why, UndefinedMetric, stacklevel=2)
     return recall
 
 # %% ../../nbs/3_evaluation/31_metrics.ipynb #34dd6a2d
-def balanced_accuracy(y_true, y_score, *, threshold=0.5, weights=None):
+def balanced_accuracy(y_true, y_score, *, threshold=0.5, average="macro", weights=None):
     """Mean over the classes of the share recognised; for two classes (sensitivity + specificity) / 2.
 
-    Parameters and errors as in `confusion_matrix`. For many labels the mean over labels. 1/classes is chance.
+    Parameters and errors as in `sensitivity`; `average` concerns many labels alone. 1/classes is chance.
     Returns a float, (resamples,) for rows of weights; nan, with the warning `UndefinedMetric`, where a class has no case.
     """
-    _, recall, why = _recall("balanced_accuracy", y_true, y_score, threshold, weights)
-    if why:
+    _, there, recall, why = _recall("balanced_accuracy", y_true, y_score, threshold, weights, average)
+    answer = _averaged(recall.mean(axis=-1), average, there[..., 1])
+    if why and np.isnan(answer).any():
         warnings.warn(why, UndefinedMetric, stacklevel=2)
-    return _averaged(recall.mean(axis=-1), "macro")
+    return answer
 
 # %% ../../nbs/3_evaluation/31_metrics.ipynb #f5223c15
 def _f_beta(beta, y_true, y_score, threshold, average, weights):
@@ -495,49 +504,40 @@ def f1(y_true, y_score, *, threshold=0.5, average="macro", weights=None):
     return _answer("f1", values, average, task, **lacking)
 
 # %% ../../nbs/3_evaluation/31_metrics.ipynb #6bbe7571
-def mcc(y_true, y_score, *, threshold=0.5, weights=None):
+def mcc(y_true, y_score, *, threshold=0.5, average="macro", weights=None):
     """Matthews' correlation coefficient between truth and decision, in [-1, 1]; 0 is chance.
 
-    Parameters and errors as in `confusion_matrix`. Many classes by Gorodkin's form (Computational Biology and Chemistry 28
-    (2004) 367–374), many labels as their mean. Returns a float, (resamples,) for rows of weights; nan, with the warning
+    Parameters and errors as in `sensitivity`; `average` concerns many labels alone. Many classes by Gorodkin's form
+    (Computational Biology and Chemistry 28 (2004) 367–374). Returns a float, (resamples,) for rows of weights; nan, with the warning
     `UndefinedMetric`, where all cases, or all decisions, are of one class.
     """
-    task, tables = _tables(y_true, y_score, threshold, weights)
+    task, tables = _tables(y_true, y_score, threshold, weights, average)
     tables = tables.astype(np.float64)
     right, total = np.trace(tables, axis1=-2, axis2=-1), tables.sum(axis=(-2, -1))
     true, called = tables.sum(axis=-1), tables.sum(axis=-2)
     off_true, off_called = ((each * (each.sum(axis=-1, keepdims=True) - each)).sum(axis=-1) for each in (true, called))
     value = _rate(right * total - (true * called).sum(axis=-1), np.sqrt(off_true * off_called))
-    return _answer("mcc", np.clip(value, -1, 1), task=task, classes=off_true, calls=off_called)
+    return _answer("mcc", np.clip(value, -1, 1), average, task, support=true[..., 1], classes=off_true, calls=off_called)
 
 # %% ../../nbs/3_evaluation/31_metrics.ipynb #a9f9a25b
-def kappa(y_true, y_score, *, threshold=0.5, weighting=None, weights=None):
+def kappa(y_true, y_score, *, threshold=0.5, weighting=None, average="macro", weights=None):
     """Cohen's kappa: agreement of truth and decision beyond chance, 1 − Σ d·C / Σ d·E, at most 1; 0 is chance.
 
-    Parameters
-    ----------
-    y_true, y_score, threshold, weights : as in `confusion_matrix`, with its errors.
-    weighting : the disagreement d of classes i and j: None, 1 for any; "linear", |i − j|; "quadratic", (i − j)², for grades.
-
-    Returns
-    -------
-    float, for many labels their mean; (resamples,) for rows of weights; nan, with the warning `UndefinedMetric`, where all
-    cases and all decisions are of one and the same class.
+    Parameters and errors as in `sensitivity`, and `weighting`, the disagreement d of classes i and j: None, 1 for any; "linear",
+    |i − j|; "quadratic", (i − j)², for grades. `average` concerns many labels alone. Returns a float; (resamples,) for rows of weights;
+    nan, with the warning `UndefinedMetric`, where all cases and all decisions are of one and the same class.
     From J. Cohen, Educational and Psychological Measurement 20 (1960) 37–46; Psychological Bulletin 70 (1968) 213–220.
-
-    Raises
-    ------
-    ValueError : an unknown weighting; faulty labels, scores, threshold or weights.
     """
     if weighting not in (None, "linear", "quadratic"):
         raise ValueError(f"weighting={weighting!r}; give None, 'linear' or 'quadratic'")
-    task, tables = _tables(y_true, y_score, threshold, weights)
+    task, tables = _tables(y_true, y_score, threshold, weights, average)
     grade = np.arange(tables.shape[-1], dtype=np.float64)
     apart = np.abs(grade[:, None] - grade)
     cost = {None: np.minimum(apart, 1), "linear": apart, "quadratic": apart**2}[weighting]
     true, called, total = tables.sum(axis=-1), tables.sum(axis=-2), tables.sum(axis=(-2, -1))
     by_chance = ((true @ cost) * called).sum(axis=-1)
-    return _answer("kappa", 1 - _rate((tables * cost).sum(axis=(-2, -1)) * total, by_chance), task=task, chance=by_chance)
+    value = 1 - _rate((tables * cost).sum(axis=(-2, -1)) * total, by_chance)
+    return _answer("kappa", value, average, task, support=true[..., 1], chance=by_chance)
 
 # %% ../../nbs/3_evaluation/31_metrics.ipynb #cffea15f
 def _downwards(member, score):
@@ -704,12 +704,13 @@ def _rates(positive, score, weights):
 def _area_up_to(max_fpr, standardised, positive, score, weights):
     """Area under one class's ROC curve left of max_fpr, (...,)."""
     fpr, tpr = _rates(positive, score, weights)
-    start, end = fpr[..., :-1], fpr[..., 1:]
-    right = np.minimum(end, max_fpr)                              # the slanted step across max_fpr is cut there
-    middle = _rate((np.minimum(start, max_fpr) + right) / 2 - start, end - start)
+    beyond = ~(fpr < max_fpr).reshape(-1, fpr.shape[-1]).any(axis=0)
+    needed = max(np.argmax(beyond), 1) + 1                        # no row needs what lies further right
+    fpr, tpr = fpr[..., :needed], tpr[..., :needed]
+    start, end = np.minimum(fpr[..., :-1], max_fpr), np.minimum(fpr[..., 1:], max_fpr)
+    middle = _rate((start + end) / 2 - fpr[..., :-1], np.diff(fpr, axis=-1))      # a slanted step across max_fpr is cut there
     height = tpr[..., :-1] + np.nan_to_num(middle) * np.diff(tpr, axis=-1)
-    area = ((right - np.minimum(start, max_fpr)) * height).sum(axis=-1)
-    chance = max_fpr**2 / 2
+    area, chance = ((end - start) * height).sum(axis=-1), max_fpr**2 / 2
     return (1 + (area - chance) / (max_fpr - chance)) / 2 if standardised else area
 
 # %% ../../nbs/3_evaluation/31_metrics.ipynb #419f0173
