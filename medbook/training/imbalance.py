@@ -8,10 +8,11 @@ __all__ = ['STRATEGIES', 'FIGURES', 'STUDIES', 'inverse_weights', 'root_weights'
            'check_strategy', 'describe_strategy', 'class_counts', 'numbers_of', 'settle_strategy', 'epoch_rows',
            'kept_rows', 'row_weights', 'find_strategy', 'split_of', 'answer', 'prior_weights', 'thin', 'figures',
            'compare_strategies', 'StrategyTable', 'trainings', 'train_all', 'model_for', 'answers', 'with_intervals',
-           'tabulate', 'doubts', 'settle_prior', 'long', 'in_words', 'choose_strategy', 'plot_strategies',
-           'small_network', 'study_data', 'imbalance_study']
+           'tabulate', 'doubts', 'settle_prior', 'long', 'in_words', 'strategies_markdown', 'choose_strategy',
+           'plot_strategies', 'small_network', 'study_data', 'small_residual', 'imbalance_study']
 
 # %% ../../nbs/4_training/43_imbalance.ipynb #98bbadf8
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from ..evaluation.decision import net_benefit, youden
 from ..evaluation.intervals import IntervalWarning, bootstrap
 from ..evaluation.metrics import auc, confusion_matrix
 from ..images.datasets import Bar, allocate, load
-from .cnn import build_cnn
+from .cnn import build_cnn, compact
 from .fitting import epoch_order, fit
 
 # %% ../../nbs/4_training/43_imbalance.ipynb #aab09c3e
@@ -425,6 +426,10 @@ class StrategyTable:
         """The figures as text, a row a strategy: "0.85 (0.80 to 0.90)"."""
         return in_words(self.gains if gains else self.table)
 
+    def to_markdown(self):
+        """The main figures as a Markdown table, with the lowest and highest seed of the worst recall."""
+        return strategies_markdown(self)
+
     def plot(self, figures=("worst recall", "accuracy", "ECE", "ECE corrected")):
         """Means with intervals, and each seed as a dot. Returns the matplotlib Figure."""
         return plot_strategies(self, figures)
@@ -462,7 +467,10 @@ def model_for(model, dataset, seed):
     if isinstance(model, str):
         return model
     keras.utils.set_random_seed(seed)
-    return keras.models.clone_model(model) if isinstance(model, keras.Model) else model(dataset)
+    network = keras.models.clone_model(model) if isinstance(model, keras.Model) else model(dataset)
+    if re.fullmatch(r"(sequential|functional)(_\d+)?", network.name):
+        network.name = "network"                        # Keras counts them; a folder's run must not depend on the count
+    return network
 
 # %% ../../nbs/4_training/43_imbalance.ipynb #8c670717
 def answers(strategy, table, rarest, prior):
@@ -539,9 +547,23 @@ def long(values, axes):
 
 # %% ../../nbs/4_training/43_imbalance.ipynb #711bd920
 def in_words(table):
-    """A long table of value, low and high as text, a row a strategy and a column a figure."""
-    text = [f"{row.value:.3f} ({row.low:.3f} to {row.high:.3f})" for row in table.itertuples()]
+    """A long table of value, low and high as text, a row a strategy and a column a figure; small figures with four decimals."""
+    digits = [4 if row.figure.startswith(("ECE", "net")) else 3 for row in table.itertuples()]
+    text = [f"{row.value:.{d}f} ({row.low:.{d}f} to {row.high:.{d}f})" for d, row in zip(digits, table.itertuples(), strict=True)]
     return table.assign(text=text).pivot(index="strategy", columns="figure", values="text").loc[table["strategy"].unique(), list(FIGURES)]
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #52f44ddc
+def strategies_markdown(found):
+    """A Markdown table of a `StrategyTable`: a row a strategy, with intervals."""
+    wide, gains = found.wide(), found.wide(gains=True)
+    seeds = found.table[found.table["figure"] == "worst recall"].set_index("strategy")
+    gain = f"gain over {wide.index[0]}"
+    columns = ["worst recall", "seeds", gain, "macro F1", "accuracy", "AUC", "ECE", "ECE corrected", "net benefit corrected"]
+    lines = ["| | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
+    for name, row in wide.iterrows():
+        own = {"seeds": f"{seeds.lowest[name]:.2f} to {seeds.highest[name]:.2f}", gain: gains.loc[name, "worst recall"]}
+        lines.append(f"| {name} | " + " | ".join(own.get(column) or row[column] for column in columns) + " |")
+    return "\n".join(lines)
 
 # %% ../../nbs/4_training/43_imbalance.ipynb #56208821
 def choose_strategy(found, figure="worst recall"):
@@ -574,7 +596,7 @@ def plot_strategies(found, figures):
 
 # %% ../../nbs/4_training/43_imbalance.ipynb #f2cb4d9b
 def small_network(dataset):
-    """The plain network of the studies: convolutions of 16 and 32 with pooling, a dense layer of 32."""
+    """A plain network that trains in seconds: convolutions of 16 and 32 with pooling, a dense layer of 32."""
     return build_cnn(tuple(dataset.shape), len(dataset.classes), filters=(16, 32), dense=(32,))
 
 # %% ../../nbs/4_training/43_imbalance.ipynb #e327dd6a
@@ -591,6 +613,13 @@ def study_data(name, *, patients=1500, share=0.01, seed=0):
     return thin(load("bccd"), "Platelets", share, seed=seed)
 
 # %% ../../nbs/4_training/43_imbalance.ipynb #18f65db4
-def imbalance_study(name, strategies=None, seeds=(0, 1, 2), *, out=None, model=small_network, epochs=10, batch_size=64, **options):
-    """`compare_strategies` on one of `STUDIES`, by default with a network that trains in seconds. Returns the StrategyTable."""
-    return compare_strategies(study_data(name), strategies, seeds, model=model, epochs=epochs, batch_size=batch_size, out=out, **options)
+def small_residual(dataset):
+    """`compact` with a quarter of its weights: 16, 32 and 64 channels."""
+    return compact(tuple(dataset.shape), len(dataset.classes), widths=(16, 32, 64))
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #b856a449
+def imbalance_study(name, strategies=None, seeds=(0, 1, 2), *, out=None, model=None, epochs=10, batch_size=64, **options):
+    """`compare_strategies` on one of `STUDIES`: a plain small network for the cells, a small residual one for the phantoms."""
+    dataset = study_data(name)
+    model = model or {"bccd": small_network, "phantoms": small_residual}[name]
+    return compare_strategies(dataset, strategies, seeds, model=model, epochs=epochs, batch_size=batch_size, out=out, **options)
