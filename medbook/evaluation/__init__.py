@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     submod_attrs={
         "intervals": ["wilson", "auc_interval", "bootstrap"],
         "comparison": ["compare", "Comparison"],
-        "calibration": ["prior_correction", "TemperatureScaling", "PlattScaling", "IsotonicScaling"],
+        "calibration": ["brier", "ece", "calibration_line", "prior_correction", "TemperatureScaling", "PlattScaling", "IsotonicScaling"],
         "decision": ["choose_threshold", "net_benefit", "decision_curve"],
         "interactive": ["CurveExplorer"],
         "report": ["evaluate", "Evaluation"],

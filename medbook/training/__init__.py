@@ -8,6 +8,6 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "cnn": ["build_cnn", "ARCHITECTURES"],
         "fitting": ["fit", "Run"],
         "imbalance": ["compare_strategies", "STRATEGIES"],
-        "selection": ["search", "cross_validate", "learning_curve", "ensemble"],
+        "selection": ["search", "folds", "cross_validate", "learning_curve", "ensemble"],
     },
 )
