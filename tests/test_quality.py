@@ -102,7 +102,7 @@ def test_filters_keep_shape_type_and_grey(method):
 
 def test_filters_refuse_clearly():
     torn = np.where(np.eye(8), np.nan, 1.0)
-    with pytest.raises(ValueError, match="8 pixels are NaN.*inpaint"):
+    with pytest.raises(ValueError, match="8 of 64 values are NaN.*inpaint"):
         q.denoise(torn)
     with pytest.raises(ValueError, match="odd number"):
         q.denoise(EYE, size=4)

@@ -30,7 +30,7 @@ def _finite(image):
         raise ValueError(f"an image of shape {image.shape} and type {image.dtype}; numbers (H, W) or (H, W, C) are needed")
     if not np.isfinite(image).all():
         bad = int((~np.isfinite(image)).sum())
-        raise ValueError(f"{bad} pixels are NaN or infinite; fill them first, with inpaint(image, ~np.isfinite(image))")
+        raise ValueError(f"{bad} of {image.size} values are NaN or infinite; fill them first, with inpaint(image, ~np.isfinite(image))")
     return image
 
 # %% ../../nbs/1_images/13_quality.ipynb #5f788919
