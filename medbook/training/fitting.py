@@ -7,9 +7,9 @@ __all__ = ['targets', 'loss_of', 'output_layer', 'class_weights', 'epoch_order',
            'has_bfloat16', 'set_precision', 'leaf_layers', 'atomic', 'State', 'values_of', 'reseed', 'Stopped',
            'TrainingError', 'Keeper', 'store', 'restore', 'best_epoch', 'exhausted', 'Progress', 'trainee',
            'strategy_in', 'moved_where_marked', 'start_anew', 'train', 'average', 'scores', 'predict', 'Run',
-           'write_report', 'describe', 'start_of', 'device', 'Folder', 'same', 'differences', 'check_same', 'ctrl_c',
-           'check', 'settle', 'settle_balance', 'members_of', 'fit', 'train_members', 'finish_member', 'stopped',
-           'conclude']
+           'write_report', 'images_of', 'describe', 'start_of', 'device', 'Folder', 'same', 'differences', 'check_same',
+           'ctrl_c', 'check', 'settle', 'settle_balance', 'members_of', 'fit', 'train_members', 'finish_member',
+           'stopped', 'conclude']
 
 # %% ../../nbs/4_training/42_fitting.ipynb #69b7aaff
 import json
@@ -29,7 +29,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from ..evaluation.predictions import evaluate_table
+from ..evaluation.predictions import choose_split, evaluate_table
 from ..images.augmentation import augmenter
 from .cnn import RECIPES, Recipe, build, load_model
 
@@ -430,17 +430,29 @@ class Run:
         return cls(load_model(path / "model.keras"), *tables, path, info)
 
 # %% ../../nbs/4_training/42_fitting.ipynb #68f5c459
-def write_report(run, folder):
-    """Write report.html and report.json of a run into `folder`; nothing where it has no valid and no test images."""
+def write_report(run, folder, dataset=None):
+    """Write report.html and report.json of a run into `folder`; with its `dataset` also the worst errors as pictures.
+
+    Nothing is written where the run has no valid and no test images.
+    """
     if run.predictions.empty:
         return
     found, notes = evaluate_table(run.predictions)
     if run.status != "complete":
         notes.append("The run was interrupted; these are the figures of its last finished epoch.")
-    settings = run.info["settings"] | run.info["versions"] | {"device": run.info["device"]}
+    data = {name: value for name, value in run.info["data"].items() if name != "patients"}
+    settings = run.info["settings"] | run.info["versions"] | {"device": run.info["device"], "data": data}
     found.to_json(folder / "report.json")
     title = f"{run.info['data']['name']}: {run.info['settings']['model']}"
-    found.to_html(folder / "report.html", title=title, notes=notes, settings=settings, history=run.history)
+    images = None if dataset is None else images_of(run, dataset)
+    found.to_html(folder / "report.html", title=title, notes=notes, settings=settings, history=run.history, images=images)
+
+# %% ../../nbs/4_training/42_fitting.ipynb #87825dc7
+def images_of(run, dataset):
+    """A function from a row of what `run.evaluate()` judges to its image in `dataset`, (H, W, C) from 0 to 1."""
+    part = dataset.take(np.flatnonzero(np.isin(dataset.splits, ("valid", "test"))))
+    places = choose_split(run.predictions)[0].index.to_numpy()
+    return lambda row: part.batch([places[row]])[0]
 
 # %% ../../nbs/4_training/42_fitting.ipynb #4c9f70a7
 def describe(model, dataset, recipe, *, precision, patience, seed):
@@ -537,7 +549,7 @@ class Folder:
         with atomic(self.path / "epochs" / f"member{state.member + 1}-epoch{state.epoch}.npz") as partial, open(partial, "wb") as file:
             np.savez(file, **{name: values for name, values in state.arrays.items() if name.startswith("weights_")})
 
-    def finish(self, run):
+    def finish(self, run, dataset=None):
         """Write all that a finished (or interrupted) run leaves; a complete one no longer needs its checkpoint."""
         if not self.path:
             return
@@ -546,7 +558,7 @@ class Folder:
         self.write("predictions.csv", run.predictions.to_csv(index=False))
         with atomic(self.path / "model.keras") as partial:
             run.model.save(partial)
-        write_report(run, self.path)
+        write_report(run, self.path, dataset)
         self.write("run.json", json.dumps(run.info, indent=2))
         if run.status == "complete":
             (self.path / "checkpoint.npz").unlink(missing_ok=True)
@@ -669,7 +681,7 @@ def fit(model, dataset, *, out=None, epochs=None, batch_size=None, learning_rate
     if interrupted:
         folder.keep(state, least=0)
     run = conclude(average(trained), dataset, state, info | {"status": "interrupted" if interrupted else "complete"})
-    folder.finish(run)
+    folder.finish(run, dataset)
     return run
 
 # %% ../../nbs/4_training/42_fitting.ipynb #81cf2404
