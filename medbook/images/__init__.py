@@ -8,6 +8,6 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "dicom": ["read_image", "read_series", "read_waveform", "write_image", "index_folder", "window", "WINDOWS",
                   "MedicalImage", "Waveform", "DicomError"],
         "datasets": ["Dataset", "load", "from_folder", "from_table", "from_npz", "split"],
-        "quality": ["audit", "denoise"],
+        "quality": ["audit", "audit_summary", "show_problems", "without_leaks", "rehearse", "denoise", "inpaint"],
     },
 )
