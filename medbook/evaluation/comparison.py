@@ -248,7 +248,8 @@ class Comparison:
 
     def _repr_html_(self):
         """The table, for Jupyter."""
-        return self.table.to_html(index=False, float_format="{:.3f}".format, na_rep="–", border=0)
+        shown = self.table.assign(p=["–" if np.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}" for p in self.table.p])
+        return shown.to_html(index=False, float_format="{:.3f}".format, na_rep="–", border=0)
 
     def plot(self, ax=None):
         """Draw the differences with their intervals, and the margin; returns the matplotlib Axes."""
@@ -266,7 +267,7 @@ def _plot(comparison, ax=None):
     ax.errorbar(table.difference, rows, xerr=reach, fmt="o", capsize=3)
     ax.axvline(0, color="grey", lw=1)
     if comparison.margin is not None:
-        ax.axvline(-comparison.margin, color="tab:red", lw=1, ls="--", label=f"margin −{comparison.margin:g} (AUC)")
+        ax.plot([-comparison.margin] * 2, [-.5, .5], color="tab:red", lw=1.5, ls="--", label=f"margin of the AUC, −{comparison.margin:g}")
         ax.legend(fontsize=8)
     ax.set_yticks(rows, table.metric)
     first, second = comparison.names

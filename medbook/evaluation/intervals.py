@@ -95,7 +95,7 @@ def patient_strata(y_true, codes, stratify=True):
     return strata
 
 # %% ../../nbs/3_evaluation/32_intervals.ipynb #ca7d2a1f
-def redraw(y_true, *, resamples=2000, patients=None, seed=0, stratify=True, cells=500_000):
+def redraw(y_true, *, resamples=2000, patients=None, seed=0, stratify=True, cells=1_000_000):
     """Resamples as weights: an iterator over chunks, float64 (chunk, n), of how often each case is drawn.
 
     Parameters
@@ -137,7 +137,7 @@ def _tail(confidence, units):
 
 # %% ../../nbs/3_evaluation/32_intervals.ipynb #d838291d
 def _left_out(metric, y_true, y_score, codes, strata, most=400):
-    """What leaving out each patient (or each of `most` groups of a class) takes from the metric, centred by class: (groups, ...)."""
+    """What each patient (or each of `most` groups of a class) adds to the metric, by leaving him out, centred by class: (groups, ...)."""
     found = []
     for stratum in np.unique(strata):
         members = np.flatnonzero(strata == stratum)
