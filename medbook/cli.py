@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import sys
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -336,7 +337,8 @@ def explain(error):
 
 # %% ../nbs/cli.ipynb #83ca3dbd
 def main(args=None):
-    """Run the command line; returns nothing, exits with the status."""
+    """Run the command line; returns nothing, exits with the status. A warning becomes one line on standard error."""
+    warnings.showwarning = lambda message, *_, **__: typer.echo(f"note: {' '.join(str(message).split())}", err=True)
     try:
         app(args=args, prog_name="medbook")
     except Exception as error:

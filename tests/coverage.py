@@ -27,10 +27,11 @@ INTERVALS = {name: partial(auc_interval, method=name) for name in ("score", "del
 INTERVALS |= {f"bootstrap, {name}": partial(drawn, name) for name in ("expanded", "percentile", "bca")}
 
 
-def held(interval, ill, healthy, truth):
-    """Share of the studies whose interval holds the truth."""
+def held(interval, ill, healthy, truth, spread=1.):
+    """Share of the studies whose interval holds the truth; the scores of the ill have the standard deviation `spread`, of the healthy 1."""
     y_true, rng = np.repeat([1, 0], [ill, healthy]), np.random.default_rng(1)
-    studies = (interval(y_true, rng.normal(shift(truth) * y_true)) for _ in range(STUDIES))
+    centre, width = np.sqrt(1 + spread**2) * stats.norm.ppf(truth) * y_true, np.where(y_true == 1, spread, 1.)
+    studies = (interval(y_true, rng.normal(centre, width)) for _ in range(STUDIES))
     return np.mean([low <= truth <= high for _, low, high in studies])
 
 
@@ -76,6 +77,8 @@ def lines():
     yield "|---|" + "---|" * len(DESIGNS)
     for name, interval in INTERVALS.items():
         yield f"| {name} | " + " | ".join(f"{held(interval, *design):.3f}" for design in DESIGNS) + " |"
+    uneven = [held(auc_interval, *design, spread=2.) for design in DESIGNS]
+    yield "| score, the ill twice as spread as the healthy | " + " | ".join(f"{share:.3f}" for share in uneven) + " |"
     yield "\nFive images a patient, half of the scores' variance shared by a patient's images, two patients of five ill, true AUC .85.\n"
     sizes = (40, 80)
     found = [held_by_patient(patients) for patients in sizes]

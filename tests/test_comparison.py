@@ -198,15 +198,35 @@ def test_the_same_model_twice():
 def test_perfect_and_useless():
     y = np.repeat([0, 1], 20)
     found = compare(y, np.full(40, .5), y * .8 + .1)
-    assert found.table.difference.iloc[0] == .5 and np.isnan(found.p) and "variance unknown" in found.table.method.iloc[0]
+    assert found.table.difference.iloc[0] == .5 and np.isnan(found.p) and "variance 0" in found.table.method.iloc[0]
+    assert .2 < found.table.low.iloc[0] < .5 < found.table.high.iloc[0] < .8
     assert paired_bootstrap(metrics.accuracy, y, 1 - y, y).value == 1
+
+
+def test_two_perfect_models_on_a_handful_are_not_shown_to_be_alike():
+    y, a, b = [0, 0, 1, 1], [.1, .2, .8, .9], [.3, .1, .6, .7]
+    found = compare(y, a, b, margin=.05)
+    assert found.table.low[0] < -.4 and found.table.high[0] > .4 and np.isnan(found.p)
+    assert not found.not_worse.shown and np.isnan(found.not_worse.p)
+    many = np.repeat([0, 1], 400)
+    assert compare(many, np.linspace(0, 1, 800), np.linspace(0, 1, 800)**2, margin=.05).not_worse.shown      # 400 perfect pairs do tell
+    constant = compare(many[::10], np.full(80, .5), np.full(80, .4), margin=.05)
+    assert not constant.not_worse.shown and constant.table.low[0] < -.05
+
+
+def test_one_patient_gives_no_interval():
+    y, a, b = study()
+    table = compare(y, a, b, patients=["p"] * 160, resamples=50).table
+    assert table.loc[1:, ["low", "high"]].isna().all(None) and "no interval" in table.method[1]
 
 
 def test_one_class_gives_what_is_defined():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         table = compare(np.ones(30, int), np.linspace(0, 1, 30), np.linspace(.3, 1, 30)).table.set_index("metric")
-    assert np.isnan(table.loc["auc", "difference"]) and table.loc["sensitivity", "difference"] > 0 and "specificity" not in table.index
+    assert table.loc["auc", ["difference", "low", "p"]].isna().all() and "one class only" in table.loc["auc", "method"]
+    assert table.loc["average_precision", ["low", "p"]].isna().all()
+    assert table.loc["sensitivity", "difference"] > 0 and "specificity" not in table.index
 
 
 @pytest.mark.parametrize("change, words", [
@@ -217,6 +237,10 @@ def test_one_class_gives_what_is_defined():
     (lambda y, a, b: compare(y, a, b, confidence=95), "confidence=95"),
     (lambda y, a, b: compare(y, a, b, resamples=0), "resamples=0"),
     (lambda y, a, b: compare(y, np.where(y, a, np.nan), b), "NaN"),
+    (lambda y, a, b: compare(y, a, 100 * b), "score_b goes from"),
+    (lambda y, a, b: compare(y, a, b, threshold=np.nan), "threshold=nan"),
+    (lambda y, a, b: compare(y, a, b, threshold=[.5, .4, .3]), "one for each model"),
+    (lambda y, a, b: compare(y, a, b, names=("A",)), "give two"),
     (lambda y, a, b: mcnemar([1, 2], [0, 1]), "right_a"),
     (lambda y, a, b: mcnemar([1, 0], [0]), "right_a has 2 cases"),
     (lambda y, a, b: paired_share(3, 4, 6), "of n=6"),

@@ -529,6 +529,7 @@ def assemble(images, labels, *, card, classes=None, patients=None, splits=None, 
             raise DataError(f"{where}: {count} images but {len(column)} {name}; give one for each image")
     labels, classes, task = encode(labels, classes, where=where)
     patients = None if patients is None else np.asarray(patients).astype(str)
+    splits = None if splits is None else np.asarray(splits)
     leak = check_patients(patients, splits, where, allow_leak)
     twin = None if hashes is None else np.where(np.asarray(hashes) == "", ids, hashes)      # blank images are no twins
     groups = patients if twin is None or len(np.unique(twin)) == count else link(patients, twin)
