@@ -489,6 +489,24 @@ def test_wilson_in_every_bin():
     assert np.isnan([low[1], high[1]]).all()
 
 
+def test_intervals_by_patient_hold_what_they_promise():
+    rng, y, s, codes = np.random.default_rng(3), *(np.repeat(each, 6) for each in (*simulated(400)[::2], np.arange(400)))
+    once, cases, patients = (np.array(c.reliability_intervals(y[rows], s[rows], patients=who))
+                             for rows, who in ((slice(None, None, 6), None), (slice(None), None), (slice(None), codes)))
+    wide = [np.nanmean(high - low) for low, high in (once, cases, patients)]
+    assert wide[1] < 0.6 * wide[0] and wide[2] == pytest.approx(wide[0], rel=0.1)
+    np.testing.assert_allclose(c.reliability_intervals(y[::6], s[::6], patients=codes[::6]), once, rtol=0.1, atol=0.01)
+    held = []
+    owner = np.repeat(np.arange(60), 5)
+    for _ in range(300):                                              # 60 patients of 5 images, whose own risk is 0 or 0.6, all told 0.3
+        ill = rng.random((60, 5)) < 0.6 * rng.integers(0, 2, (60, 1))
+        ends = [c.reliability_intervals(ill.ravel(), np.full(300, 0.3), bins=1, patients=who) for who in (owner, None)]
+        held.append([low[0] <= 0.3 <= high[0] for low, high in ends])
+    assert 0.92 <= np.mean(held, axis=0)[0] and np.mean(held, axis=0)[1] < 0.85
+    with pytest.raises(ValueError, match="one patient a case"):
+        c.reliability_intervals([0, 1], [0.2, 0.8], patients=["a"])
+
+
 def test_a_diagram_is_drawn():
     import matplotlib.pyplot as plt
 
@@ -497,6 +515,9 @@ def test_a_diagram_is_drawn():
     curve = c.reliability_curve(y, s, strategy="count")
     np.testing.assert_allclose(np.array([line.get_xydata() for line in ax.lines if len(line.get_xydata()) == 10][0])[:, 1], curve.observed)
     assert c.plot_reliability(y, s, ax=ax) is ax
+    by_patient = c.plot_reliability(y, s, patients=np.arange(len(y)) // 2)
+    assert "perfect model" in ax.get_legend_handles_labels()[1]
+    assert "perfect model" not in by_patient.get_legend_handles_labels()[1]       # the band holds for independent cases alone
     plt.close("all")
 
 

@@ -158,16 +158,33 @@ def reliability_curve(y_true, y_score, *, bins=10, strategy="width", weights=Non
     scores, hits, counts = _bin_sums(index, len(edges) - 1, [score, ill, np.ones(len(score))], weights)
     return ReliabilityCurve(_rate(scores, counts), _rate(hits, counts), counts.astype(int) if weights is None else counts, edges)
 
+# %% ../../nbs/3_evaluation/33_calibration.ipynb #4ace5f73
+def _worth(hit, owner):
+    """How many independent cases hits (m,) of 0 and 1 are worth, whose patients are numbers (m,): m / design effect, at most m."""
+    sizes = np.bincount(owner)
+    hits, sizes = np.bincount(owner, hit)[sizes > 0], sizes[sizes > 0]
+    each = sizes.mean()
+    hits, sizes = np.append(hits, [each, 0]), np.append(sizes, [each, each])
+    share = hits.sum() / sizes.sum()
+    return len(hit) / max(1, ((hits - share * sizes) ** 2).sum() / (sizes.sum() * share * (1 - share)))
+
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #c64d61c4
-def reliability_intervals(y_true, y_score, *, bins=10, strategy="width", confidence=0.95):
+def reliability_intervals(y_true, y_score, *, bins=10, strategy="width", confidence=0.95, patients=None):
     """Wilson's interval of the share that is ill in each bin of `reliability_curve`.
 
     Parameters and errors as in `reliability_curve` and `wilson`.
-    Returns (low, high), each (bins,); nan in an empty bin. The cases are taken as independent: one image a patient.
+    patients : patient of each case (n,); each bin then counts by its effective number of cases. None takes every case as a patient.
+    Returns (low, high), each (bins,); nan in an empty bin. After J. N. K. Rao and A. J. Scott, Biometrics 48 (1992) 577–585.
     """
     curve = reliability_curve(y_true, y_score, bins=bins, strategy=strategy)
-    ill = np.where(curve.counts > 0, np.round(curve.observed * curve.counts), 0)
-    return wilson(ill, curve.counts, confidence)[1:]
+    share, size = np.where(curve.counts > 0, curve.observed, 0), curve.counts.astype(float)
+    if patients is not None:
+        ill, score = _one_class("reliability_intervals", y_true, y_score)
+        owner, index = patient_codes(patients, len(ill)), score_bins(score, bins=bins, strategy=strategy)[1]
+        for k in np.unique(index):
+            size[k] = _worth(ill[index == k], owner[index == k])
+    hits = np.clip(share * size, 0, size)
+    return wilson(np.round(hits) if patients is None else hits, size, confidence)[1:]
 
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #e3a8ef57
 def _claims(task, labels, scores):
@@ -275,7 +292,8 @@ def ece_test(y_true, y_score, *, bins=10, strategy="width", resamples=1000, seed
 
     Returns
     -------
-    EceTest(value, expected, limit, excess, p). p: the share of perfect models with an ECE as large, (1 + such) / (1 + resamples).
+    EceTest(value, expected, limit, excess, p), for independent cases, one a patient.
+    p: the share of perfect models with an ECE as large, (1 + such) / (1 + resamples).
     excess = value − expected, near 0 for a perfect model; it takes too much from a bad one, whose value is hardly biased.
     """
     if check_cases(y_true, y_score).task == "multi-label":
@@ -290,6 +308,7 @@ def reliability_band(y_score, *, bins=10, strategy="width", confidence=0.95, res
     """Between which shares each bin of a perfectly calibrated model would lie: (low, high), each (bins,); nan in an empty bin.
 
     y_score : probabilities (n,). Other parameters and errors as in `perfect_ece`. For each bin by itself: of ten, one may well be outside.
+    The truths are drawn as independent, one case a patient: with several images a patient the band is too narrow.
     """
     normal_quantile(confidence)
     stated = probabilities(y_score)[:, 1]
@@ -298,21 +317,23 @@ def reliability_band(y_score, *, bins=10, strategy="width", confidence=0.95, res
     return tuple(np.quantile(shares, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0))
 
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #9cbd99fd
-def plot_reliability(y_true, y_score, *, bins=10, strategy="width", confidence=0.95, ax=None):
+def plot_reliability(y_true, y_score, *, bins=10, strategy="width", confidence=0.95, patients=None, ax=None):
     """Draw a reliability diagram: the share that is ill over the mean score, Wilson's intervals, and the band of a perfect model.
 
-    Parameters and errors as in `reliability_curve`. Returns the matplotlib Axes, `ax` or those of a new figure.
+    Parameters and errors as in `reliability_intervals`; with `patients` there is no band, since it holds for independent cases alone.
+    Returns the matplotlib Axes, `ax` or those of a new figure.
     """
     import matplotlib.pyplot as plt
 
     ax = plt.subplots(figsize=(3.6, 3.6))[1] if ax is None else ax
     options = {"bins": bins, "strategy": strategy}
     curve = reliability_curve(y_true, y_score, **options)
-    low, high = reliability_intervals(y_true, y_score, confidence=confidence, **options)
-    band = reliability_band(_one_class("plot_reliability", y_true, y_score)[1], confidence=confidence, **options)
+    low, high = reliability_intervals(y_true, y_score, confidence=confidence, patients=patients, **options)
     full = curve.counts > 0
     ax.plot([0, 1], [0, 1], "--", color="0.5", linewidth=1)
-    ax.vlines(curve.predicted[full], band[0][full], band[1][full], color="0.82", linewidth=7, label="perfect model")
+    if patients is None:
+        band = reliability_band(_one_class("plot_reliability", y_true, y_score)[1], confidence=confidence, **options)
+        ax.vlines(curve.predicted[full], band[0][full], band[1][full], color="0.82", linewidth=7, label="perfect model")
     reach = np.clip([curve.observed - low, high - curve.observed], 0, None)[:, full]
     ax.errorbar(curve.predicted[full], curve.observed[full], reach, fmt="o", markersize=4, elinewidth=1.2, label="share, interval")
     ax.set(xlabel="mean score", ylabel="share that is ill", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal",
