@@ -150,7 +150,13 @@ const add = (parent, tag, properties = {}, text = "") => make(null, parent, tag,
 const draw = (parent, tag, properties = {}, text = "") => make(SVG, parent, tag, properties, text);
 const set = (element, properties) => { for (const name in properties) element.setAttribute(name, properties[name]); };
 
-const three = value => Number.isNaN(value) ? "–" : value.toFixed(3);
+const signed = text => text.replace("-", "−");
+const three = value => Number.isNaN(value) ? "–" : signed(value.toFixed(3));
+/** Three digits behind the point, but two that count where there would be none, and one behind the point from 10 on. */
+const fine = value => {
+    const size = Math.abs(value);
+    return size >= 10 ? signed(value.toFixed(1)) : size > 0 && size < 0.01 ? signed(String(Number(value.toPrecision(2)))) : three(value);
+};
 const few = value => String(Number(value.toPrecision(3)));
 const percent = value => `${Number((100 * value).toPrecision(value > 0.99 ? 4 : 3))} %`;
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
@@ -230,7 +236,7 @@ function panels(body, steps, [healthyName, illName]) {
     const prChance = pr.shape("path", "chance"), prCurve = pr.shape("path", "curve");
     const values = panel(body, { name: "values", title: "predictive values", xName: "prevalence", yName: "share that is right", xTicks: SHARES, yTicks: UNIT,
                                  xRange: [-REACH, REACH] });
-    const here = values.shape("line", "cut", { y1: BOX.top, y2: BOX.bottom }), ppvLine = values.shape("path", "curve ill"), npvLine = values.shape("path", "curve healthy dashed");
+    const here = values.shape("line", "cut", { y1: BOX.top, y2: BOX.bottom }), ppvLine = values.shape("path", "curve"), npvLine = values.shape("path", "curve dashed");
     const benefit = panel(body, { name: "benefit", title: "net benefit ÷ prevalence", xName: "threshold", yName: "", xTicks: UNIT,
                                   yTicks: [[0, "0"], [0.5, "0.5"], [1, "1"]], yRange: [-0.25, 1.02] });
     benefit.shape("path", "none", { d: line([[0, 0], [1, 0]], benefit.x, benefit.y) });
@@ -239,10 +245,12 @@ function panels(body, steps, [healthyName, illName]) {
     bend.shape("path", "chance", { d: line([[0, 0], [1, 1]], bend.x, bend.y) });
     const bendLine = bend.shape("path", "curve");
     const cuts = [scores, benefit, bend].map(each => [each, each.shape("line", "cut", { y1: BOX.top, y2: BOX.bottom })]);
-    const dots = { roc: roc.dot("point"), pr: pr.dot("point"), ppv: values.dot("point"), npv: values.dot("point healthy"), benefit: benefit.dot("point") };
+    const dots = { roc: roc.dot("point"), pr: pr.dot("point"), ppv: values.dot("point"), npv: values.dot("point"), benefit: benefit.dot("point") };
+    const below = draw(benefit.svg, "path", { d: "M-6 -10L6 -10L0 0Z", class: "point below" });          // the net benefit is under the panel's edge
     const bins = Array.from({ length: steps.edges.length - 1 }, () => bend.shape("circle", "bin"));
     const legend = add(body, "p", { class: "mbc-legend" });
-    for (const [kind, name] of [["ill", `${illName} (${steps.positives}), PPV`], ["healthy", `${healthyName} (${steps.negatives}), NPV, dashed`], ["chance", "chance; treat all; perfect reliability"]]) {
+    for (const [kind, name] of [["ill", `${illName} (${steps.positives})`], ["healthy", `${healthyName} (${steps.negatives})`], ["now", "where the sliders stand"],
+                                ["dashed", "NPV (PPV: unbroken)"], ["chance", "chance; treat all; perfect reliability"]]) {
         const entry = add(legend, "span");
         add(entry, "span", { class: `mbc-swatch ${kind}`, "aria-hidden": "true" });
         add(entry, "span", {}, name);
@@ -250,8 +258,9 @@ function panels(body, steps, [healthyName, illName]) {
     const axis = Array.from({ length: 61 }, (_, place) => -REACH + 2 * REACH * place / 60);
 
     function place(dot, { x, y }, across, up) {
-        dot.style.display = Number.isNaN(up) ? "none" : "";
-        if (!Number.isNaN(up)) set(dot, { cx: x(across), cy: clamp(y(up), BOX.top, BOX.bottom) });
+        const seen = !Number.isNaN(up) && y(up) <= BOX.bottom + 0.5;
+        dot.style.display = seen ? "" : "none";
+        if (seen) set(dot, { cx: x(across), cy: y(up) });
     }
 
     function show(state, shown, found, rel) {
@@ -288,15 +297,18 @@ function panels(body, steps, [healthyName, illName]) {
             bendLine.setAttribute("d", line([...rel.predicted].map((at, bin) => [at, rel.observed[bin]]).filter(([at]) => !Number.isNaN(at)), bend.x, bend.y));
             bins.forEach((dot, bin) => set(dot, { r: rel.weight[bin] > 0 ? 2 + 7 * Math.sqrt(rel.weight[bin]) : 0, cx: bend.x(rel.predicted[bin] || 0), cy: bend.y(rel.observed[bin] || 0) }));
         }
-        place(dots.benefit, benefit, t, found.net_benefit / share);
-        benefit.extra.textContent = `here ${three(found.net_benefit)}`;
+        const gain = found.net_benefit / share, under = benefit.y(gain) > BOX.bottom + 0.5;
+        place(dots.benefit, benefit, t, gain);
+        below.style.display = under ? "" : "none";
+        set(below, { transform: `translate(${benefit.x(t)} ${BOX.bottom})` });
+        benefit.extra.textContent = `here ${fine(gain)}${under ? " ↓" : ""}`;
         bend.extra.textContent = `error ${three(rel.ece)}`;
         const words = `threshold ${few(t)}, prevalence ${percent(share)}`;
         set(scores.svg, { "aria-label": `Scores of ${healthyName} and ${illName}, mean ${three(rel.mean)} at prevalence ${percent(share)}` });
         set(roc.svg, { "aria-label": `ROC curve, area ${three(steps.area)}; at ${words} sensitivity ${three(found.sensitivity)}, specificity ${three(found.specificity)}` });
         set(pr.svg, { "aria-label": `Precision and recall, average precision ${three(rel.average)}; at ${words} recall ${three(found.sensitivity)}, precision ${three(found.ppv)}` });
         set(values.svg, { "aria-label": `Predictive values over prevalence; at ${words} PPV ${three(found.ppv)}, NPV ${three(found.npv)}` });
-        set(benefit.svg, { "aria-label": `Decision curve; at ${words} net benefit ${three(found.net_benefit)}, treating all ${three(found.treat_all)}, treating none 0` });
+        set(benefit.svg, { "aria-label": `Decision curve; at ${words} net benefit ${fine(found.net_benefit)}, divided by the prevalence ${fine(gain)}${under ? ", below the panel" : ""}, treating all ${fine(found.treat_all)}, treating none 0` });
         set(bend.svg, { "aria-label": `Reliability diagram at prevalence ${percent(share)}: calibration error ${three(rel.ece)}, mean score ${three(rel.mean)}` });
     }
     return { show, scores, roc, values, benefit, bend };
@@ -331,6 +343,7 @@ function render({ model, el }) {
     add(check.parentNode, "span", {}, "correct for the prevalence");
     set(prevalence.button, { "aria-label": `prevalence of these cases, ${percent(steps.own)}` });
     set(ratio.button, { "aria-label": `ratio of the training, ${ratioText((1 - steps.trained) / steps.trained)}` });
+    const note = add(controls, "p", { class: "mbc-note", role: "status" });
     const numbers = add(root, "div", { class: "mbc-numbers", role: "list" });
     const cells = {};
     for (const [key, name] of [["tp", "TP"], ["fp", "FP"], ["fn", "FN"], ["tn", "TN"], ["sensitivity", "sensitivity"], ["specificity", "specificity"], ["ppv", "PPV"],
@@ -356,7 +369,7 @@ function render({ model, el }) {
         [prior, share] = [wanted, here];
         found = point(steps, shown, state);
         drawn.show(state, shown, found, rel);
-        for (const key in cells) cells[key].textContent = key.length === 2 && key !== "f1" ? found[key] : three(found[key]);
+        for (const key in cells) cells[key].textContent = key.length === 2 && key !== "f1" ? found[key] : key === "net_benefit" ? fine(found[key]) : three(found[key]);
     }
 
     function showControls() {
@@ -386,7 +399,7 @@ function render({ model, el }) {
             : found.treat_all > 0 ? "no better than treating all" : "no better than treating none";
         words.textContent = `${all} people at prevalence ${percent(share)}: ${illName} ${ill}, ${healthyName} ${all - ill}. The threshold ${few(state.threshold)} calls ${right} of the first `
             + `positive, and ${alarms} of the others${Number.isNaN(found.ppv) ? "" : `; ${percent(found.ppv)} of its calls are right`}. `
-            + `Mean score ${three(rel.mean)}, calibration error ${three(rel.ece)}. Net benefit ${three(found.net_benefit)}, ${use}.`;
+            + `Mean score ${three(rel.mean)}, calibration error ${three(rel.ece)}. Net benefit ${fine(found.net_benefit)}, treating all ${fine(found.treat_all)}, treating none 0: ${use}.`;
     }
 
     // ---- changing
@@ -398,8 +411,9 @@ function render({ model, el }) {
         saving = false;
         model.save_changes();
     }
-    function change(changes) {
+    function change(changes, said = "") {
         Object.assign(state, changes);
+        note.textContent = said;
         if (resting) clearTimeout(resting);
         resting = setTimeout(save, REST);
         if (!waiting) waiting = requestAnimationFrame(() => { waiting = 0; showControls(); update(); });
@@ -409,13 +423,18 @@ function render({ model, el }) {
     exact.addEventListener("input", () => { typing = true; });
     exact.addEventListener("change", () => {
         typing = false;
-        const typed = Number(exact.value);
-        change({ threshold: exact.value !== "" && typed >= 0 && typed <= 1 ? typed : state.threshold });
+        const typed = exact.value === "" ? NaN : Number(exact.value), taken = Number.isNaN(typed) ? state.threshold : clamp(typed, 0, 1);
+        change({ threshold: taken }, Number.isNaN(typed) ? `A threshold is a number from 0 to 1; it stays at ${few(taken)}.`
+            : typed === taken ? "" : `A threshold lies between 0 and 1; ${few(typed)} was taken as ${taken}.`);
     });
     prevalence.input.addEventListener("input", () => change({ prevalence: shareAt(Number(prevalence.input.value)) }));
-    prevalence.button.addEventListener("click", () => change({ prevalence: null }));
+    const back = ({ input, button }, key) => button.addEventListener("click", () => {
+        input.focus();                                  // the button is about to go out, and would take the focus with it
+        change({ [key]: null });
+    });
+    back(prevalence, "prevalence");
+    back(ratio, "ratio");
     ratio.input.addEventListener("input", () => change({ ratio: ratioAt(Number(ratio.input.value)) }));
-    ratio.button.addEventListener("click", () => change({ ratio: null }));
     check.addEventListener("change", () => change({ corrected: check.checked }));
 
     const follow = (plotted, act) => {
@@ -436,6 +455,7 @@ function render({ model, el }) {
     root.addEventListener("keydown", event => event.stopPropagation());      // the notebook's own keys stay out of the widget
     const heard = () => {
         if (resting || saving) return;
+        note.textContent = "";
         read();
         showControls();
         update();
