@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from medbook.evaluation import metrics
 from medbook.evaluation.calibration import ece, prior_correction
 from medbook.evaluation.decision import net_benefit
-from medbook.evaluation.interactive import CurveExplorer, Setting, curve_point, score_steps, shown_scores
+from medbook.evaluation.interactive import CurveExplorer, Setting, curve_point, draw_benefit, score_steps, shown_scores
 from tests.test_decision import both_classes
 
 
@@ -166,3 +166,18 @@ def test_a_setting_holds_the_scores_as_shown():
     truth, score = films()
     now = Setting.of(score_steps(truth, score), threshold=0.2, ratio=1.0)
     assert np.allclose(now.scores, prior_correction(np.unique(score), trained_on=truth.mean(), used_on=0.5))
+
+
+@pytest.mark.parametrize(("share", "mark"), [(None, "o"), (0.001, "v")])
+def test_the_still_prints_and_marks_the_net_benefit_that_it_draws(share, mark):
+    from matplotlib.figure import Figure
+
+    now = Setting.of(score_steps(*films()), threshold=0.3, prevalence=share)
+    gain, axes = now.point["net_benefit"] / now.point["prevalence"], Figure().subplots()
+    draw_benefit(axes, now)
+    dot = axes.lines[-1]
+    assert dot.get_marker() == mark and axes.get_ylim()[0] < dot.get_ydata()[0] < axes.get_ylim()[1]
+    shown = axes.get_title().partition("here ")[2]
+    assert shown.endswith("↓") == (mark == "v") and "-" not in shown
+    assert float(shown.replace("−", "-").replace(" ↓", "")) == pytest.approx(gain, rel=0.002)
+    assert "-" not in CurveExplorer(*films(), threshold=0.3, prevalence=share).alt()
