@@ -171,6 +171,9 @@ def evaluate_command(
     out: Annotated[Path, typer.Option(help="folder for report.html, report.json and metrics.csv")],
     split: Annotated[str, typer.Option(help="the split to evaluate [default: test, or valid, or all rows]")] = None,
     threshold: Annotated[float, typer.Option(help="threshold for two classes [default: chosen on valid, or 0.5]")] = None,
+    rule: Annotated[str, typer.Option(help="how it is chosen on valid: youden, cost, sensitivity, specificity")] = "youden",
+    target: Annotated[float, typer.Option(help="what the rule sensitivity or specificity is to reach, such as 0.95")] = None,
+    prevalence: Annotated[float, typer.Option(help="also PPV and NPV where this share is ill")] = None,
     resamples: Annotated[int, typer.Option(help="bootstrap resamples")] = 2000,
     seed: Annotated[int, typer.Option(help="seed of the bootstrap")] = 0,
 ):
@@ -178,13 +181,17 @@ def evaluate_command(
     from medbook.evaluation.predictions import evaluate_table, read_predictions
     table = read_predictions(predictions)
     try:
-        found, notes = evaluate_table(table, split=split, threshold=threshold, resamples=resamples, seed=seed)
+        aims = {"target": target} if target else None
+        found, notes = evaluate_table(table, split=split, threshold=threshold, rule=rule, rule_options=aims, prevalence=prevalence,
+                                      resamples=resamples, seed=seed)
     except ValueError as error:
         raise ValueError(f"{predictions}: {error}") from None
     out.mkdir(parents=True, exist_ok=True)
     found.to_html(out / "report.html", title=f"Evaluation of {predictions.name}", notes=notes)
     found.to_json(out / "report.json")
     found.to_csv(out / "metrics.csv")
+    if found.subgroups is not None:
+        found.subgroups.to_csv(out / "subgroups.csv", index=False)
     typer.echo("\n".join([*headlines(found), f"report:  {out / 'report.html'}"]))
 
 # %% ../nbs/cli.ipynb #2ee23120
@@ -214,7 +221,9 @@ def told_comparison(found):
     """The lines that a terminal shows of a `Comparison`."""
     yield f"{found.names[1]} − {found.names[0]}"
     for row in found.table.itertuples():
-        yield f"{row.metric} {row.a:.3f} → {row.b:.3f}: {row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f}), p {row.p:.3g}"
+        bounds = "no interval" if row.low != row.low else f"{row.low:+.3f} to {row.high:+.3f}"
+        chance = "" if row.p != row.p else f", p {row.p:.3g}"
+        yield f"{row.metric} {row.a:.3f} → {row.b:.3f}: {row.difference:+.3f} ({bounds}){chance}"
     if found.not_worse is not None:
         verdict = "shown" if found.not_worse.shown else "not shown"
         yield f"not worse by more than {found.margin:g} of AUC: {verdict} (one-sided p {found.not_worse.p:.3g})"
