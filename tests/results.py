@@ -1,7 +1,7 @@
 """What medbook reaches on real images: `python -m tests.results [SECTION ...]` trains seeds 0, 1, 2 and writes RESULTS.md.
 
 The sections are the data sets on which `medbook train` runs by default; "numpy", chapter 25's network; "coverage", the intervals of
-chapters 32 and 38 on simulated studies; and "imbalance", the strategies of chapter 43. Nothing is chosen here: each run
+chapters 32 and 38 on simulated studies; "imbalance-bccd" and "imbalance-phantoms", the strategies of chapter 43. Nothing is chosen here: each run
 of `medbook train` chooses its threshold on valid and reads test once; "numpy" is looked at on valid alone. Needs MEDBOOK_DATA.
 """
 import re
@@ -18,6 +18,7 @@ from medbook.evaluation.intervals import auc_interval
 from medbook.evaluation.predictions import evaluate_table, read_predictions
 from medbook.foundations.backprop import digits_double, train
 from medbook.images import load
+from medbook.training.imbalance import STUDIES, imbalance_study
 from tests import coverage
 
 OFFICIAL = {  # MedMNIST v2, AUC / accuracy: Yang et al. (2023), Scientific Data 10:41, table 3
@@ -73,6 +74,13 @@ def numpy_lines():
     yield ""
 
 
+def imbalance_lines(name):
+    """RESULTS.md's section for one of chapter 43's studies: every strategy, three seeds."""
+    yield f"## imbalance-{name}\n"
+    yield imbalance_study(name, seeds=SEEDS).to_markdown()
+    yield ""
+
+
 def set_lines(name):
     """RESULTS.md's section for one data set."""
     with tempfile.TemporaryDirectory() as folder:
@@ -89,7 +97,8 @@ def write(name, section, target=Path("RESULTS.md")):
     target.write_text(f"{head}{BEGIN}\n{body}{END}{tail}", encoding="utf-8")
 
 
-SECTIONS = {**{name: partial(set_lines, name) for name in OFFICIAL}, "numpy": numpy_lines, "coverage": coverage.section}
+SECTIONS = {**{name: partial(set_lines, name) for name in OFFICIAL}, "numpy": numpy_lines, "coverage": coverage.section,
+            **{f"imbalance-{name}": partial(imbalance_lines, name) for name in STUDIES}}
 
 
 def main(names):
