@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 
 from medbook.images import load
 from medbook.images.datasets import from_arrays
-from medbook.training import imbalance
+from medbook.training import fitting, imbalance
 from medbook.training.cnn import build_cnn
 from medbook.training.fitting import Batches, TrainingError, fit
 from medbook.training.imbalance import (
@@ -39,6 +39,14 @@ def spots(n=600, rare=0.1, *, seed=0, per_patient=3):
     images = rng.normal(100, 25, (n, 8, 8))
     images[:, 3:6, 3:6] += 30 * labels[:, None, None]
     return from_arrays(images.clip(0, 255).astype("uint8")[..., None], labels, classes=["none", "spot"], patients=patients.astype(str))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_reports():
+    """Runs in folders write no report: it is drawn for a second each, and is tested with `fit`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "write_report", lambda run, folder, dataset=None: None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -348,8 +356,56 @@ def test_table_has_every_strategy_figure_and_seed(compared):
     np.testing.assert_allclose(table.set_index(["strategy", "figure"]).value.sort_index(), means.sort_index())
     assert (found.gains[found.gains.strategy == "plain"][["value", "low", "high"]] == 0).all(axis=None)
     assert found.choice() in found.valid.strategy.tolist() and "0." in found._repr_html_()
+    assert "; seeds 0." in found.wide().loc["triple", "accuracy"] and "seeds" not in found.wide(gains=True).loc["triple", "accuracy"]
+    lines = found.to_markdown(("worst recall", "ECE")).splitlines()
+    assert lines[0] == "| | worst recall | seeds | its gain | ECE |" and len(lines) == 7 and lines[3].startswith("| triple | 0.")
     with pytest.raises(ValueError, match="no figure is called"):
         found.choice("recall")
+
+
+def fixed_scores(n=60, ill=12):
+    """A predictions table of valid and test, a patient an image, with the positives first; scores are given by `answered`."""
+    one = pd.DataFrame({"patient": np.arange(n).astype(str), "y_true": (np.arange(n) < ill).astype(int), "score_a": 0.5, "score_b": 0.5})
+    return pd.concat([one.assign(split=split) for split in ("valid", "test")], ignore_index=True)
+
+
+def answered(called):
+    """An answer that calls `called` (n,), with scores to fit."""
+    scores = np.where(np.eye(2)[called] == 1, 0.8, 0.2)
+    return {split: (called, scores, scores) for split in ("valid", "test")}
+
+
+def told(*strategies):
+    """The table of strategies, each a list of what its seeds call."""
+    table, prior = fixed_scores(), np.array([0.8, 0.2])
+    names, given = [f"s{place}" for place in range(len(strategies))], [[answered(called) for called in runs] for runs in strategies]
+    about = {"seeds": list(range(len(strategies[0]))), "threshold": 0.2, "resamples": 400}
+    return imbalance.tabulate(table, given, names, about, rarest=1, prior=prior)
+
+
+def test_an_interval_holds_the_chance_of_the_seed():
+    """Two seeds of which one finds all and the other next to nobody: the interval reaches from the one to the other."""
+    truth = (np.arange(60) < 12).astype(int)
+    nearly_none = truth * (np.arange(60) < 1)
+    found = told([truth, truth], [truth, nearly_none])
+    row = found.table.set_index(["strategy", "figure"]).loc[("s1", "worst recall")]
+    assert row.value == pytest.approx((1 + 1 / 12) / 2) and row.low <= row.lowest == pytest.approx(1 / 12) and row.high >= row.highest == 1
+    gain = found.gains.set_index(["strategy", "figure"]).loc[("s1", "worst recall")]
+    assert gain.low <= 1 / 12 - 1 + 1e-9 and gain.high >= -1e-9
+
+
+def test_an_interval_without_width_is_wilsons_and_said():
+    from medbook.evaluation.intervals import wilson
+    nobody = np.zeros(60, int)
+    found = told([nobody, nobody], [(np.arange(60) < 6).astype(int)] * 2)
+    rows = found.table.set_index(["strategy", "figure"])
+    assert tuple(rows.loc[("s0", "worst recall"), ["value", "low", "high"]]) == pytest.approx(wilson(0, 12))
+    assert tuple(rows.loc[("s0", "accuracy"), ["value", "low", "high"]]) == pytest.approx(wilson(48, 60))
+    assert found.wide().loc["s0", "macro F1"].split(";")[0].endswith("(–") and found.wide(gains=True).loc["s0", "accuracy"] == "0.000 (–)"
+    first = found.about["doubts"][0]
+    assert first.startswith("s0: the same in every resample")
+    assert "worst recall (Wilson interval)" in first and "macro F1 (no interval)" in first
+    assert first in found._repr_html_() and not any("worst recall" in each for each in found.about["doubts"][1:])
 
 
 def test_decisions_share_the_plain_run(compared):

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['STRATEGIES', 'FIGURES', 'STUDIES', 'inverse_weights', 'root_weights', 'effective_weights', 'draw_by_patient',
            'equal_shares', 'match_rarest', 'focal_to_probability', 'ShiftedFocalLoss', 'Strategy', 'effective_prior',
-           'check_strategy', 'describe_strategy', 'class_counts', 'numbers_of', 'settle_strategy', 'epoch_rows',
-           'kept_rows', 'row_weights', 'find_strategy', 'split_of', 'answer', 'prior_weights', 'thin', 'figures',
-           'compare_strategies', 'StrategyTable', 'trainings', 'train_all', 'model_for', 'answers', 'with_intervals',
-           'tabulate', 'doubts', 'settle_prior', 'long', 'in_words', 'strategies_markdown', 'choose_strategy',
-           'plot_strategies', 'small_network', 'study_data', 'small_residual', 'imbalance_study']
+           'check_strategy', 'split_of', 'answer', 'prior_weights', 'figures', 'compare_strategies', 'small_network',
+           'thin', 'study_data', 'small_residual', 'imbalance_study', 'describe_strategy', 'class_counts', 'numbers_of',
+           'settle_strategy', 'epoch_rows', 'kept_rows', 'row_weights', 'find_strategy', 'StrategyTable', 'trainings',
+           'train_all', 'model_for', 'answers', 'seed_shares', 'with_intervals', 'with_width', 'tabulate', 'doubts',
+           'settle_prior', 'long', 'in_words', 'strategies_markdown', 'choose_strategy', 'plot_strategies']
 
 # %% ../../nbs/4_training/43_imbalance.ipynb #98bbadf8
+import html
 import re
 import time
 import warnings
@@ -25,7 +26,7 @@ import pandas as pd
 
 from ..evaluation.calibration import ece, prior_correction, weighted_prior
 from ..evaluation.decision import net_benefit, youden
-from ..evaluation.intervals import IntervalWarning, bootstrap
+from ..evaluation.intervals import IntervalWarning, bootstrap, wilson
 from ..evaluation.metrics import auc, confusion_matrix
 from ..images.datasets import Bar, allocate, load
 from .cnn import build_cnn, compact
@@ -192,88 +193,6 @@ def check_strategy(strategy):
     if strategy.discard and strategy.shares is None:
         raise ValueError(f"{strategy.name}: discard needs the shares to reach, such as shares=equal_shares")
 
-# %% ../../nbs/4_training/43_imbalance.ipynb #95460d68
-def describe_strategy(strategy):
-    """A settled strategy's settings in one line, without its name; "plain" where there are none."""
-    said = {name: getattr(strategy, name) for name in ("weights", "shares", "discard", "keep", "adjust", "gamma", "augment", "decide")}
-    words = {"discard": False, "augment": "all", "decide": "largest"}
-    numbers = {name: value for name, value in said.items() if name not in words and np.any(value) and not callable(value)}
-    rules = {name: value.__name__ if hasattr(value, "__name__") else repr(value) for name, value in said.items() if callable(value)}
-    parts = [f"{name} {' '.join(f'{x:.6g}' for x in np.atleast_1d(value))}" for name, value in numbers.items()]
-    parts += [f"{name} {value}" for name, value in rules.items()]
-    return "; ".join(parts + [f"{name} {said[name]}" for name, usual in words.items() if said[name] != usual]) or "plain"
-
-# %% ../../nbs/4_training/43_imbalance.ipynb #de19fa32
-def class_counts(dataset, split="train"):
-    """Images of each class in a split, int (K,). ValueError for several findings an image, or a class without any."""
-    if dataset.task == "multi-label":
-        raise ValueError(f"{dataset.card.name}: strategies need one class an image, not several findings")
-    counts = np.bincount(dataset.labels[dataset.splits == split], minlength=len(dataset.classes))
-    if (counts == 0).any():
-        missing = dataset.classes[int(np.argmin(counts))]
-        raise ValueError(f"{dataset.card.name}: {split} has no image of class {missing}; split anew, or leave the class out")
-    return counts
-
-# %% ../../nbs/4_training/43_imbalance.ipynb #e9414c0f
-def numbers_of(rule, counts, name):
-    """The numbers (K,) of a rule, as a tuple; None for none. ValueError where they are not K finite numbers ≥ 0 with one above 0."""
-    if rule is None:
-        return None
-    values = np.asarray(rule(counts) if callable(rule) else rule, float)
-    if values.shape != (len(counts),) or not np.isfinite(values).all() or values.min() <= 0:
-        raise ValueError(f"{name} must be {len(counts)} numbers above 0, one a class, got {values.tolist()}")
-    return tuple(values.tolist())
-
-# %% ../../nbs/4_training/43_imbalance.ipynb #c60de12f
-def settle_strategy(strategy, counts):
-    """`strategy` with its numbers for training images `counts` (K,), and its effective prior; see `effective_prior`."""
-    natural = counts / counts.sum()
-    numbers = {name: numbers_of(getattr(strategy, name), counts, f"{strategy.name}: {name}") for name in ("weights", "shares", "keep")}
-    if numbers["shares"]:
-        numbers["shares"] = tuple(np.divide(numbers["shares"], sum(numbers["shares"])).tolist())
-    if numbers["keep"] and max(numbers["keep"]) > 1:
-        raise ValueError(f"{strategy.name}: keep must be shares from 0 to 1, got {list(numbers['keep'])}")
-    shift = strategy.adjust * np.log(natural) + 0.0 if np.ndim(strategy.adjust) == 0 else np.asarray(strategy.adjust, float)
-    settled = replace(strategy, **numbers, adjust=tuple(shift.tolist()))
-    return replace(settled, prior=effective_prior(settled, natural))
-
-# %% ../../nbs/4_training/43_imbalance.ipynb #6f112e7a
-def epoch_rows(strategy, dataset, seed, epoch):
-    """The rows (n,) that an epoch shows, in a random order that depends on `seed` (ints) and `epoch` alone."""
-    count, labels = len(dataset), dataset.labels
-    if strategy.shares is None:
-        return epoch_order(count, seed, epoch)
-    rng, rows = np.random.default_rng([*np.atleast_1d(seed), epoch, 1]), np.arange(count)
-    if strategy.discard:
-        rows = kept_rows(strategy, dataset, seed)
-    wanted, drawn = allocate(count, strategy.shares), []
-    for label, number in enumerate(wanted):
-        mine = rows[labels[rows] == label]
-        drawn.append(draw_by_patient(mine, None if dataset.patients is None else dataset.patients[mine], number, rng))
-    return rng.permutation(np.concatenate(drawn))
-
-# %% ../../nbs/4_training/43_imbalance.ipynb #f1904f4f
-def kept_rows(strategy, dataset, seed):
-    """The rows that under-sampling keeps for the whole run: the most that have the strategy's shares without repeating one."""
-    rng, counts = np.random.default_rng([*np.atleast_1d(seed), 2]), np.bincount(dataset.labels, minlength=len(strategy.shares))
-    most = np.min(counts / np.asarray(strategy.shares))
-    kept = []
-    for label, share in enumerate(strategy.shares):
-        mine = np.flatnonzero(dataset.labels == label)
-        patients = None if dataset.patients is None else dataset.patients[mine]
-        kept.append(draw_by_patient(mine, patients, max(1, int(most * share + 1e-9)), rng))
-    return np.sort(np.concatenate(kept))
-
-# %% ../../nbs/4_training/43_imbalance.ipynb #704fee2c
-def row_weights(strategy, labels, seed, epoch):
-    """What each row counts in this epoch's loss, float32 (n,): its class's weight, 0 where masked; 1 on average over what epochs show."""
-    weights = np.broadcast_to(strategy.weights or 1.0, len(strategy.prior))
-    keep = np.broadcast_to(strategy.keep or 1.0, len(strategy.prior))
-    shown = strategy.shares or np.bincount(labels, minlength=len(keep)) / len(labels)
-    rng = np.random.default_rng([*np.atleast_1d(seed), epoch, 3])
-    counted = rng.random(len(labels)) < keep[labels]
-    return (weights[labels] * counted / np.sum(shown * weights * keep)).astype("float32")
-
 # %% ../../nbs/4_training/43_imbalance.ipynb #7bf8e4d0
 STRATEGIES = {strategy.name: strategy for strategy in [
     Strategy("plain"),
@@ -290,15 +209,6 @@ STRATEGIES = {strategy.name: strategy for strategy in [
     Strategy("adjusted-afterwards", decide="prior"),
     Strategy("threshold", decide="threshold"),
 ]}
-
-# %% ../../nbs/4_training/43_imbalance.ipynb #e3c6a209
-def find_strategy(strategy):
-    """The `Strategy` of that name, or the one that was given. ValueError with the names for anything else."""
-    if callable(getattr(strategy, "settle", None)):
-        return strategy
-    if isinstance(strategy, str) and strategy in STRATEGIES:
-        return STRATEGIES[strategy]
-    raise ValueError(f"balance must be 'auto', 'weights', 'none', a Strategy or one of {', '.join(STRATEGIES)}, got {strategy!r}")
 
 # %% ../../nbs/4_training/43_imbalance.ipynb #8e2f4d25
 def split_of(table, split):
@@ -328,25 +238,6 @@ def prior_weights(y_true, prior, weights=None):
     found = weights @ member
     factor = np.divide(len(y_true) * np.asarray(prior), found, out=np.zeros_like(found), where=found > 0)
     return weights * (factor @ member.T)
-
-# %% ../../nbs/4_training/43_imbalance.ipynb #7496a1ea
-def thin(dataset, label, share, *, seed=0, splits=("train", "valid")):
-    """`dataset` with images of class `label` (name or number) left out at random, until they make up `share` of each of `splits`.
-
-    Raises ValueError for an unknown class, a share outside (0, 1), or one larger than the class has.
-    """
-    place = list(dataset.classes).index(label) if label in dataset.classes else label
-    if not isinstance(place, int | np.integer) or not 0 <= place < len(dataset.classes) or not 0 < share < 1:
-        raise ValueError(f"give a class of {', '.join(dataset.classes)} and a share between 0 and 1, got {label!r} and {share!r}")
-    rng, left_out = np.random.default_rng(seed), []
-    for split in splits:
-        mine = np.flatnonzero((dataset.splits == split) & (dataset.labels == place))
-        others = int((dataset.splits == split).sum()) - len(mine)
-        wanted = max(1, round(share / (1 - share) * others))
-        if wanted > len(mine):
-            raise ValueError(f"{split} has {len(mine)} images of {dataset.classes[place]}, fewer than the {wanted} of a share of {share}")
-        left_out.append(rng.permutation(mine)[wanted:])
-    return dataset.take(np.setdiff1d(np.arange(len(dataset)), np.concatenate(left_out)))
 
 # %% ../../nbs/4_training/43_imbalance.ipynb #50d7dd47
 FIGURES = ("worst recall", "macro F1", "accuracy", "AUC", "ECE", "ECE corrected", "net benefit", "net benefit corrected")
@@ -401,203 +292,29 @@ def compare_strategies(dataset, strategies=None, seeds=(0, 1, 2), *, model="comp
              "rarest": dataset.classes[rarest], "threshold": threshold, "resamples": resamples}
     return tabulate(next(iter(tables.values())), given, [each.name for each in chosen], about, rarest=rarest, prior=prior)
 
-# %% ../../nbs/4_training/43_imbalance.ipynb #5a1f80f9
-@dataclass
-class StrategyTable:
-    """What `compare_strategies` found.
-
-    table : a row for each strategy and figure: mean over seeds on test, its interval, the lowest and highest seed.
-    runs : a row for each strategy, seed and figure, with the interval of that run.
-    gains : mean over seeds minus that of the first strategy, with the interval of the difference.
-    valid : the same means on valid, without interval: choose there.
-    about : data, seeds, prior, rarest class, threshold of the net benefit, resamples, doubts (intervals that say less than they seem to).
-    """
-    table: pd.DataFrame
-    runs: pd.DataFrame
-    gains: pd.DataFrame
-    valid: pd.DataFrame
-    about: dict = field(default_factory=dict)
-
-    def choice(self, figure="worst recall"):
-        """The strategy with the best mean of `figure` on valid; of several the first."""
-        return choose_strategy(self, figure)
-
-    def wide(self, *, gains=False):
-        """The figures as text, a row a strategy: "0.85 (0.80 to 0.90)"."""
-        return in_words(self.gains if gains else self.table)
-
-    def to_markdown(self):
-        """The main figures as a Markdown table, with the lowest and highest seed of the worst recall."""
-        return strategies_markdown(self)
-
-    def plot(self, figures=("worst recall", "accuracy", "ECE", "ECE corrected")):
-        """Means with intervals, and each seed as a dot. Returns the matplotlib Figure."""
-        return plot_strategies(self, figures)
-
-    def _repr_html_(self):
-        return self.wide().to_html()
-
-# %% ../../nbs/4_training/43_imbalance.ipynb #66aa70da
-def trainings(strategies):
-    """Which run each settled strategy needs: a dict name → (name of the run, strategy to train). Decisions alone need none of their own."""
-    runs, needed = {}, {}
-    for strategy in sorted(strategies, key=lambda each: each.decide != "largest"):
-        trained = replace(strategy, decide="largest")
-        name = runs.setdefault(str(trained), "plain" if str(trained) == "plain" else strategy.name)
-        needed[strategy.name] = name, trained
-    return needed
-
-# %% ../../nbs/4_training/43_imbalance.ipynb #741686b5
-def train_all(dataset, needed, seeds, *, model, out, progress, options):
-    """The predictions table of every run, a dict (name of the run, seed) → DataFrame; complete runs in folder `out` are read."""
-    jobs, tables = [(run, seed, strategy) for run, strategy in dict(needed.values()).items() for seed in seeds], {}
-    with Bar("strategies", shown=progress) as bar:
-        for done, (run, seed, strategy) in enumerate(jobs):
-            bar(done, len(jobs))
-            start, folder = time.perf_counter(), None if out is None else Path(out) / run / f"seed-{seed}"
-            network = model_for(model, dataset, seed)
-            tables[run, seed] = fit(network, dataset, out=folder, balance=strategy, seed=seed, progress=False, **options).predictions
-            if progress:
-                print(f"{done + 1} of {len(jobs)}: {run}, seed {seed}, {time.perf_counter() - start:.0f} s", flush=True)
-    return tables
-
-# %% ../../nbs/4_training/43_imbalance.ipynb #4e75c3eb
-def model_for(model, dataset, seed):
-    """A fresh network: `model` is a name, a function of the data set, or a Keras model of which only the shape is used."""
-    if isinstance(model, str):
-        return model
-    keras.utils.set_random_seed(seed)
-    network = keras.models.clone_model(model) if isinstance(model, keras.Model) else model(dataset)
-    if re.fullmatch(r"(sequential|functional)(_\d+)?", network.name):
-        network.name = "network"                        # Keras counts them; a folder's run must not depend on the count
-    return network
-
-# %% ../../nbs/4_training/43_imbalance.ipynb #8c670717
-def answers(strategy, table, rarest, prior):
-    """The answers of one run on valid and test, a dict; a threshold is the one of Youden on valid."""
-    (y_valid, valid, _), (_, test, _) = split_of(table, "valid"), split_of(table, "test")
-    threshold = youden((y_valid == rarest).astype(int), valid[:, rarest])
-    return {split: answer(strategy, scores, rarest, prior, threshold) for split, scores in (("valid", valid), ("test", test))}
-
-# %% ../../nbs/4_training/43_imbalance.ipynb #8d34fbe9
-def with_intervals(table, given, *, rarest, prior, threshold, resamples, seed=0):
-    """Every figure with its interval: of single runs (strategies, seeds, 8), of means over seeds and of gains (strategies, 8).
-
-    `given` (strategies, seeds) of answers on test; gains are those of the means over the first strategy's. Patients are drawn anew, the
-    same for all runs; each resample is weighted to `prior`. Returns three arrays with a last axis of (value, low, high).
-    """
-    y_true, _, patients = split_of(table, "test")
-    shape = len(given), len(given[0]), len(FIGURES)
-
-    def everything(ill, place, weights=None):
-        rows = place.astype(int)                      # the cases, in whichever order they come
-        weights = prior_weights(y_true[rows], prior, weights)
-        found = [figures(y_true[rows], *(part[rows] for part in each), rarest=rarest, threshold=threshold, weights=weights)
-                 for runs in given for each in runs]
-        runs = np.stack(found, axis=-2).reshape(*weights.shape[:-1], *shape)
-        means = runs.mean(axis=-2)
-        parts = runs, means, means[..., 1:, :] - means[..., :1, :]
-        return np.concatenate([part.reshape(*weights.shape[:-1], -1) for part in parts], axis=-1)
-
-    ill, place = (y_true == rarest).astype(int), np.arange(len(y_true), dtype=float)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", IntervalWarning)                    # told in the table: see `doubts`
-        found = bootstrap(everything, ill, place, patients=patients, resamples=resamples, seed=seed)
-    cuts = np.cumsum([np.prod(shape), shape[0] * shape[2]])
-    runs, means, gains = np.split(np.stack(found, axis=-1), cuts)
-    gains = np.concatenate([np.zeros((shape[2], 3)), gains])                # the first gains nothing over itself
-    return runs.reshape(*shape, 3), means.reshape(shape[0], -1, 3), gains.reshape(shape[0], -1, 3)
-
-# %% ../../nbs/4_training/43_imbalance.ipynb #af333898
-def tabulate(table, given, names, about, *, rarest, prior):
-    """The `StrategyTable` of answers `given` (strategies, seeds), each a dict of valid and test."""
-    test = [[each["test"] for each in runs] for runs in given]
-    options = dict(rarest=rarest, threshold=about["threshold"])
-    runs, means, gains = with_intervals(table, test, prior=prior, resamples=about["resamples"], **options)
-    y_valid = split_of(table, "valid")[0]
-    weights = prior_weights(y_valid, prior)
-    valid = [np.mean([figures(y_valid, *each["valid"], weights=weights, **options) for each in row], axis=0) for row in given]
-    spread = {"lowest": runs[..., 0].min(axis=1).ravel(), "highest": runs[..., 0].max(axis=1).ravel()}
-    axes = {"strategy": names, "figure": list(FIGURES)}
-    by_run = {"strategy": names, "seed": about["seeds"], "figure": list(FIGURES)}
-    parts = long(means, axes).assign(**spread), long(runs, by_run), long(gains, axes), long(np.stack(valid)[..., None], axes)
-    return StrategyTable(*parts, about | {"doubts": doubts(parts[0])})
-
-# %% ../../nbs/4_training/43_imbalance.ipynb #85424d4c
-def doubts(table):
-    """A sentence for each interval of zero width: all resamples agreed, which is no certainty."""
-    rows = table[table["low"] == table["high"]]
-    return [f"{row.strategy}: {row.figure} is {row.value:.3f} in every resample; its interval of zero width is no certainty"
-            for row in rows.itertuples()]
-
-# %% ../../nbs/4_training/43_imbalance.ipynb #84899e58
-def settle_prior(prior, counts):
-    """Class shares (K,) that sum to 1: those given, else of the training images. ValueError for other than K positive numbers."""
-    shares = np.asarray(counts if prior is None else prior, float)
-    if shares.shape != (len(counts),) or not np.isfinite(shares).all() or shares.min() <= 0:
-        raise ValueError(f"prior must be {len(counts)} shares above 0, one a class, got {np.asarray(prior).tolist()}")
-    return shares / shares.sum()
-
-# %% ../../nbs/4_training/43_imbalance.ipynb #b5b04d5f
-def long(values, axes):
-    """An array (..., 1 or 3) as a DataFrame: a row a cell, with the names of `axes`, and value (low, high)."""
-    index = pd.MultiIndex.from_product(axes.values(), names=axes)
-    columns = ["value", "low", "high"][: values.shape[-1]]
-    return pd.DataFrame(values.reshape(-1, len(columns)), index=index, columns=columns).reset_index()
-
-# %% ../../nbs/4_training/43_imbalance.ipynb #711bd920
-def in_words(table):
-    """A long table of value, low and high as text, a row a strategy and a column a figure; small figures with four decimals."""
-    digits = [4 if row.figure.startswith(("ECE", "net")) else 3 for row in table.itertuples()]
-    text = [f"{row.value:.{d}f} ({row.low:.{d}f} to {row.high:.{d}f})" for d, row in zip(digits, table.itertuples(), strict=True)]
-    return table.assign(text=text).pivot(index="strategy", columns="figure", values="text").loc[table["strategy"].unique(), list(FIGURES)]
-
-# %% ../../nbs/4_training/43_imbalance.ipynb #52f44ddc
-def strategies_markdown(found):
-    """A Markdown table of a `StrategyTable`: a row a strategy, with intervals."""
-    wide, gains = found.wide(), found.wide(gains=True)
-    seeds = found.table[found.table["figure"] == "worst recall"].set_index("strategy")
-    gain = f"gain over {wide.index[0]}"
-    columns = ["worst recall", "seeds", gain, "macro F1", "accuracy", "AUC", "ECE", "ECE corrected", "net benefit corrected"]
-    lines = ["| | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
-    for name, row in wide.iterrows():
-        own = {"seeds": f"{seeds.lowest[name]:.2f} to {seeds.highest[name]:.2f}", gain: gains.loc[name, "worst recall"]}
-        lines.append(f"| {name} | " + " | ".join(own.get(column) or row[column] for column in columns) + " |")
-    return "\n".join(lines)
-
-# %% ../../nbs/4_training/43_imbalance.ipynb #56208821
-def choose_strategy(found, figure="worst recall"):
-    """The name of the strategy whose mean of `figure` on valid is best. ValueError for an unknown figure."""
-    if figure not in FIGURES:
-        raise ValueError(f"no figure is called {figure!r}; choose one of {', '.join(FIGURES)}")
-    rows = found.valid[found.valid["figure"] == figure].set_index("strategy")["value"]
-    return rows.idxmin() if figure.startswith("ECE") else rows.idxmax()
-
-# %% ../../nbs/4_training/43_imbalance.ipynb #f46b98ec
-def plot_strategies(found, figures):
-    """A panel for each of `figures`: a row a strategy, the mean over seeds with its interval, each seed as a dot. Returns the Figure."""
-    import matplotlib.pyplot as plt
-    names = list(found.table["strategy"].unique())
-    size = 2.1 + 1.8 * len(figures), 0.8 + 0.24 * len(names)
-    fig, panels = plt.subplots(1, len(figures), figsize=size, layout="constrained", sharey=True)
-    for panel, figure in zip(np.atleast_1d(panels), figures, strict=True):
-        rows = found.table[found.table["figure"] == figure]
-        seeds = found.runs[found.runs["figure"] == figure]
-        place = [names.index(name) for name in rows["strategy"]]
-        panel.hlines(place, rows["low"], rows["high"], color="0.65", lw=3)
-        panel.plot(seeds["value"], [names.index(name) for name in seeds["strategy"]], ".", color="C0", ms=4)
-        panel.plot(rows["value"], place, "|", color="k", ms=9)
-        panel.set(title=figure, yticks=range(len(names)), yticklabels=names)
-        if figure.startswith("ECE"):                                        # both on one scale, to be compared
-            panel.set_xlim(0, 1.08 * found.runs[found.runs["figure"].str.startswith("ECE")]["high"].max())
-        panel.spines[["top", "right"]].set_visible(False)
-    panel.invert_yaxis()
-    return fig
-
 # %% ../../nbs/4_training/43_imbalance.ipynb #f2cb4d9b
 def small_network(dataset):
     """A plain network that trains in seconds: convolutions of 16 and 32 with pooling, a dense layer of 32."""
     return build_cnn(tuple(dataset.shape), len(dataset.classes), filters=(16, 32), dense=(32,))
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #7496a1ea
+def thin(dataset, label, share, *, seed=0, splits=("train", "valid")):
+    """`dataset` with images of class `label` (name or number) left out at random, until they make up `share` of each of `splits`.
+
+    Raises ValueError for an unknown class, a share outside (0, 1), or one larger than the class has.
+    """
+    place = list(dataset.classes).index(label) if label in dataset.classes else label
+    if not isinstance(place, int | np.integer) or not 0 <= place < len(dataset.classes) or not 0 < share < 1:
+        raise ValueError(f"give a class of {', '.join(dataset.classes)} and a share between 0 and 1, got {label!r} and {share!r}")
+    rng, left_out = np.random.default_rng(seed), []
+    for split in splits:
+        mine = np.flatnonzero((dataset.splits == split) & (dataset.labels == place))
+        others = int((dataset.splits == split).sum()) - len(mine)
+        wanted = max(1, round(share / (1 - share) * others))
+        if wanted > len(mine):
+            raise ValueError(f"{split} has {len(mine)} images of {dataset.classes[place]}, fewer than the {wanted} of a share of {share}")
+        left_out.append(rng.permutation(mine)[wanted:])
+    return dataset.take(np.setdiff1d(np.arange(len(dataset)), np.concatenate(left_out)))
 
 # %% ../../nbs/4_training/43_imbalance.ipynb #e327dd6a
 STUDIES = {"bccd": "BCCD crops, platelets thinned to 1 % of train and valid; test weighted to the same shares",
@@ -623,3 +340,322 @@ def imbalance_study(name, strategies=None, seeds=(0, 1, 2), *, out=None, model=N
     dataset = study_data(name)
     model = model or {"bccd": small_network, "phantoms": small_residual}[name]
     return compare_strategies(dataset, strategies, seeds, model=model, epochs=epochs, batch_size=batch_size, out=out, **options)
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #95460d68
+def describe_strategy(strategy):
+    """A settled strategy's settings in one line, without its name; "plain" where there are none."""
+    said = {name: getattr(strategy, name) for name in ("weights", "shares", "discard", "keep", "adjust", "gamma", "augment", "decide")}
+    words = {"discard": False, "augment": "all", "decide": "largest"}
+    numbers = {name: value for name, value in said.items() if name not in words and np.any(value) and not callable(value)}
+    rules = {name: value.__name__ if hasattr(value, "__name__") else repr(value) for name, value in said.items() if callable(value)}
+    parts = [f"{name} {' '.join(f'{x:.6g}' for x in np.atleast_1d(value))}" for name, value in numbers.items()]
+    parts += [f"{name} {value}" for name, value in rules.items()]
+    return "; ".join(parts + [f"{name} {said[name]}" for name, usual in words.items() if said[name] != usual]) or "plain"
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #de19fa32
+def class_counts(dataset, split="train"):
+    """Images of each class in a split, int (K,). ValueError for several findings an image, or a class without any."""
+    if dataset.task == "multi-label":
+        raise ValueError(f"{dataset.card.name}: strategies need one class an image, not several findings")
+    counts = np.bincount(dataset.labels[dataset.splits == split], minlength=len(dataset.classes))
+    if (counts == 0).any():
+        missing = dataset.classes[int(np.argmin(counts))]
+        raise ValueError(f"{dataset.card.name}: {split} has no image of class {missing}; split anew, or leave the class out")
+    return counts
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #e9414c0f
+def numbers_of(rule, counts, name):
+    """The numbers (K,) of a rule, as a tuple; None for none. ValueError where they are not K finite numbers ≥ 0 with one above 0."""
+    if rule is None:
+        return None
+    values = np.asarray(rule(counts) if callable(rule) else rule, float)
+    if values.shape != (len(counts),) or not np.isfinite(values).all() or values.min() <= 0:
+        raise ValueError(f"{name} must be {len(counts)} numbers above 0, one a class, got {values.tolist()}")
+    return tuple(values.tolist())
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #9cc8ee98
+def settle_strategy(strategy, counts):
+    """`strategy` with its numbers for training images `counts` (K,), and its effective prior; see `effective_prior`."""
+    natural = counts / counts.sum()
+    numbers = {name: numbers_of(getattr(strategy, name), counts, f"{strategy.name}: {name}") for name in ("weights", "shares", "keep")}
+    if numbers["shares"]:
+        numbers["shares"] = tuple(np.divide(numbers["shares"], sum(numbers["shares"])).tolist())
+    if numbers["keep"] and max(numbers["keep"]) > 1:
+        raise ValueError(f"{strategy.name}: keep must be shares from 0 to 1, got {list(numbers['keep'])}")
+    shift = strategy.adjust * np.log(natural) + 0.0 if np.ndim(strategy.adjust) == 0 else np.asarray(strategy.adjust, float)
+    settled = replace(strategy, **numbers, adjust=tuple(shift.tolist()))
+    return replace(settled, prior=effective_prior(settled, natural))
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #6f112e7a
+def epoch_rows(strategy, dataset, seed, epoch):
+    """The rows (n,) that an epoch shows, in a random order that depends on `seed` (ints) and `epoch` alone."""
+    count, labels = len(dataset), dataset.labels
+    if strategy.shares is None:
+        return epoch_order(count, seed, epoch)
+    rng, rows = np.random.default_rng([*np.atleast_1d(seed), epoch, 1]), np.arange(count)
+    if strategy.discard:
+        rows = kept_rows(strategy, dataset, seed)
+    wanted, drawn = allocate(count, strategy.shares), []
+    for label, number in enumerate(wanted):
+        mine = rows[labels[rows] == label]
+        drawn.append(draw_by_patient(mine, None if dataset.patients is None else dataset.patients[mine], number, rng))
+    return rng.permutation(np.concatenate(drawn))
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #f1904f4f
+def kept_rows(strategy, dataset, seed):
+    """The rows that under-sampling keeps for the whole run: the most that have the strategy's shares without repeating one."""
+    rng, counts = np.random.default_rng([*np.atleast_1d(seed), 2]), np.bincount(dataset.labels, minlength=len(strategy.shares))
+    most = np.min(counts / np.asarray(strategy.shares))
+    kept = []
+    for label, share in enumerate(strategy.shares):
+        mine = np.flatnonzero(dataset.labels == label)
+        patients = None if dataset.patients is None else dataset.patients[mine]
+        kept.append(draw_by_patient(mine, patients, max(1, int(most * share + 1e-9)), rng))
+    return np.sort(np.concatenate(kept))
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #704fee2c
+def row_weights(strategy, labels, seed, epoch):
+    """What each row counts in this epoch's loss, float32 (n,): its class's weight, 0 where masked; 1 on average over what epochs show."""
+    weights = np.broadcast_to(strategy.weights or 1.0, len(strategy.prior))
+    keep = np.broadcast_to(strategy.keep or 1.0, len(strategy.prior))
+    shown = strategy.shares or np.bincount(labels, minlength=len(keep)) / len(labels)
+    rng = np.random.default_rng([*np.atleast_1d(seed), epoch, 3])
+    counted = rng.random(len(labels)) < keep[labels]
+    return (weights[labels] * counted / np.sum(shown * weights * keep)).astype("float32")
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #d52c11aa
+def find_strategy(strategy):
+    """The `Strategy` of that name, or the one that was given. ValueError with the names for anything else."""
+    if callable(getattr(strategy, "settle", None)):
+        return strategy
+    if isinstance(strategy, str) and strategy in STRATEGIES:
+        return STRATEGIES[strategy]
+    raise ValueError(f"balance must be 'auto', 'weights', 'none', a Strategy or one of {', '.join(STRATEGIES)}, got {strategy!r}")
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #d1b7528a
+@dataclass
+class StrategyTable:
+    """What `compare_strategies` found.
+
+    table : a row for each strategy and figure: mean over seeds on test, its interval (other patients, other seeds), the lowest and
+        highest seed.
+    runs : a row for each strategy, seed and figure, with the interval of that run.
+    gains : mean over seeds minus that of the first strategy, with the interval of the difference.
+    valid : the same means on valid, without interval: choose there.
+    about : data, seeds, prior, rarest class, threshold of the net benefit, resamples, doubts (where the bootstrap has no interval).
+    """
+    table: pd.DataFrame
+    runs: pd.DataFrame
+    gains: pd.DataFrame
+    valid: pd.DataFrame
+    about: dict = field(default_factory=dict)
+
+    def choice(self, figure="worst recall"):
+        """The strategy with the best mean of `figure` on valid; of several the first."""
+        return choose_strategy(self, figure)
+
+    def wide(self, *, gains=False):
+        """The figures as text, a row a strategy: "0.850 (0.800 to 0.900; seeds 0.820 to 0.880)"; `gains` without seeds."""
+        return in_words(self.gains if gains else self.table)
+
+    def to_markdown(self, figures=FIGURES):
+        """The figures as a Markdown table, with the seeds of the worst recall and the gains of worst recall and accuracy over the first."""
+        return strategies_markdown(self, figures)
+
+    def plot(self, figures=("worst recall", "accuracy", "ECE", "ECE corrected")):
+        """Means with intervals, and each seed as a dot. Returns the matplotlib Figure."""
+        return plot_strategies(self, figures)
+
+    def _repr_html_(self):
+        return self.wide().to_html() + "".join(f"<p>{html.escape(each)}</p>" for each in self.about.get("doubts", []))
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #f77b3b2d
+def trainings(strategies):
+    """Which run each settled strategy needs: a dict name → (name of the run, strategy to train). Decisions alone need none of their own."""
+    runs, needed = {}, {}
+    for strategy in sorted(strategies, key=lambda each: each.decide != "largest"):
+        trained = replace(strategy, decide="largest")
+        name = runs.setdefault(str(trained), "plain" if str(trained) == "plain" else strategy.name)
+        needed[strategy.name] = name, trained
+    return needed
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #f07a57e3
+def train_all(dataset, needed, seeds, *, model, out, progress, options):
+    """The predictions table of every run, a dict (name of the run, seed) → DataFrame; complete runs in folder `out` are read."""
+    jobs, tables = [(run, seed, strategy) for run, strategy in dict(needed.values()).items() for seed in seeds], {}
+    with Bar("strategies", shown=progress) as bar:
+        for done, (run, seed, strategy) in enumerate(jobs):
+            bar(done, len(jobs))
+            start, folder = time.perf_counter(), None if out is None else Path(out) / run / f"seed-{seed}"
+            network = model_for(model, dataset, seed)
+            tables[run, seed] = fit(network, dataset, out=folder, balance=strategy, seed=seed, progress=False, **options).predictions
+            if progress:
+                print(f"{done + 1} of {len(jobs)}: {run}, seed {seed}, {time.perf_counter() - start:.0f} s", flush=True)
+    return tables
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #5211855b
+def model_for(model, dataset, seed):
+    """A fresh network: `model` is a name, a function of the data set, or a Keras model of which only the shape is used."""
+    if isinstance(model, str):
+        return model
+    keras.utils.set_random_seed(seed)
+    network = keras.models.clone_model(model) if isinstance(model, keras.Model) else model(dataset)
+    if re.fullmatch(r"(sequential|functional)(_\d+)?", network.name):
+        network.name = "network"                        # Keras counts them; a folder's run must not depend on the count
+    return network
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #bbd412a0
+def answers(strategy, table, rarest, prior):
+    """The answers of one run on valid and test, a dict; a threshold is the one of Youden on valid."""
+    (y_valid, valid, _), (_, test, _) = split_of(table, "valid"), split_of(table, "test")
+    threshold = youden((y_valid == rarest).astype(int), valid[:, rarest])
+    return {split: answer(strategy, scores, rarest, prior, threshold) for split, scores in (("valid", valid), ("test", test))}
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #8a6caf0d
+def seed_shares(seeds, resamples, rng):
+    """What each seed counts in a mean: (seeds,) alike where `resamples` is (), else as drawn with repetition, (resamples, seeds)."""
+    return rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds if resamples else np.full(seeds, 1 / seeds)
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #1488196a
+def with_intervals(table, given, *, rarest, prior, threshold, resamples, seed=0):
+    """Every figure with its interval: of single runs (strategies, seeds, 8), of means over seeds and of gains (strategies, 8).
+
+    `given` (strategies, seeds) of answers on test; gains are those of the means over the first strategy's. Patients are drawn anew, the
+    same for all runs, and for means and gains the seeds too, the same for all strategies; each resample is weighted to `prior`.
+    Returns three arrays with a last axis of (value, low, high).
+    """
+    y_true, _, patients = split_of(table, "test")
+    shape, rng = (len(given), len(given[0]), len(FIGURES)), np.random.default_rng([seed, 4])
+
+    def everything(ill, place, weights=None):
+        rows = place.astype(int)                      # the cases, in whichever order they come
+        weights = prior_weights(y_true[rows], prior, weights)
+        found = [figures(y_true[rows], *(part[rows] for part in each), rarest=rarest, threshold=threshold, weights=weights)
+                 for runs in given for each in runs]
+        runs = np.stack(found, axis=-2).reshape(*weights.shape[:-1], *shape)
+        means = np.einsum("...ijk,...j->...ik", runs, seed_shares(shape[1], weights.shape[:-1], rng))
+        parts = runs, means, means[..., 1:, :] - means[..., :1, :]
+        return np.concatenate([part.reshape(*weights.shape[:-1], -1) for part in parts], axis=-1)
+
+    ill, place = (y_true == rarest).astype(int), np.arange(len(y_true), dtype=float)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", IntervalWarning)                    # told in the table: see `doubts`
+        found = bootstrap(everything, ill, place, patients=patients, resamples=resamples, seed=seed)
+    cuts = np.cumsum([np.prod(shape), shape[0] * shape[2]])
+    runs, means, gains = np.split(np.stack(found, axis=-1), cuts)
+    gains = np.concatenate([np.zeros((shape[2], 3)), gains])                # the first gains nothing over itself
+    return runs.reshape(*shape, 3), means.reshape(shape[0], -1, 3), gains.reshape(shape[0], -1, 3)
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #c7f7181d
+def with_width(found, y_true, patients):
+    """Intervals `found` (..., 8, 3), with Wilson's where worst recall or accuracy is the same in every resample.
+
+    The share is taken as one of patients: of all for the accuracy, of the class with the fewest for the worst recall.
+    """
+    found, each = found.copy(), [len(np.unique(patients[y_true == label])) for label in np.unique(y_true)]
+    for name, count in (("worst recall", min(each)), ("accuracy", len(np.unique(patients)))):
+        part = found[..., FIGURES.index(name), :]
+        same = np.isclose(part[..., 1], part[..., 2], rtol=0, atol=1e-9)
+        part[same, 1:] = np.stack(wilson((part[same, 0] * count).clip(0, count), count)[1:], axis=-1)
+    return found
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #9a94cb83
+def tabulate(table, given, names, about, *, rarest, prior):
+    """The `StrategyTable` of answers `given` (strategies, seeds), each a dict of valid and test."""
+    test = [[each["test"] for each in runs] for runs in given]
+    options, (y_test, _, patients) = dict(rarest=rarest, threshold=about["threshold"]), split_of(table, "test")
+    runs, means, gains = with_intervals(table, test, prior=prior, resamples=about["resamples"], **options)
+    axes, by_run = {"strategy": names, "figure": list(FIGURES)}, {"strategy": names, "seed": about["seeds"], "figure": list(FIGURES)}
+    said = doubts(long(means, axes))
+    runs, means = (with_width(each, y_test, patients) for each in (runs, means))
+    y_valid = split_of(table, "valid")[0]
+    weights = prior_weights(y_valid, prior)
+    valid = [np.mean([figures(y_valid, *each["valid"], weights=weights, **options) for each in row], axis=0) for row in given]
+    spread = {"lowest": runs[..., 0].min(axis=1).ravel(), "highest": runs[..., 0].max(axis=1).ravel()}
+    parts = long(means, axes).assign(**spread), long(runs, by_run), long(gains, axes), long(np.stack(valid)[..., None], axes)
+    return StrategyTable(*parts, about | {"doubts": said})
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #13515644
+def doubts(table):
+    """A sentence for each strategy with figures that are the same in every resample: there the bootstrap has no interval to give."""
+    rows, said = table[np.isclose(table["low"], table["high"], rtol=0, atol=1e-9)], []
+    for name, figure in rows.groupby("strategy", sort=False)["figure"]:
+        parts = [f"{each} ({'Wilson' if each in ('worst recall', 'accuracy') else 'no'} interval)" for each in figure]
+        said.append(f"{name}: the same in every resample, which is no certainty: {', '.join(parts)}")
+    return said
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #84899e58
+def settle_prior(prior, counts):
+    """Class shares (K,) that sum to 1: those given, else of the training images. ValueError for other than K positive numbers."""
+    shares = np.asarray(counts if prior is None else prior, float)
+    if shares.shape != (len(counts),) or not np.isfinite(shares).all() or shares.min() <= 0:
+        raise ValueError(f"prior must be {len(counts)} shares above 0, one a class, got {np.asarray(prior).tolist()}")
+    return shares / shares.sum()
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #b5b04d5f
+def long(values, axes):
+    """An array (..., 1 or 3) as a DataFrame: a row a cell, with the names of `axes`, and value (low, high)."""
+    index = pd.MultiIndex.from_product(axes.values(), names=axes)
+    columns = ["value", "low", "high"][: values.shape[-1]]
+    return pd.DataFrame(values.reshape(-1, len(columns)), index=index, columns=columns).reset_index()
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #d5467b2e
+def in_words(table, seeds=True):
+    """A long table of value, low and high as text, a row a strategy and a column a figure, with the seeds' range where it stands.
+
+    Small figures have four decimals; an interval without width is written as a dash.
+    """
+    text = []
+    for row in table.itertuples():
+        digits = 4 if row.figure.startswith(("ECE", "net")) else 3
+        interval = f"{row.low:.{digits}f} to {row.high:.{digits}f}" if row.high - row.low > 1e-9 else "–"
+        spread = f"; seeds {row.lowest:.{digits}f} to {row.highest:.{digits}f}" if seeds and hasattr(row, "lowest") else ""
+        text.append(f"{row.value:.{digits}f} ({interval}{spread})")
+    return table.assign(text=text).pivot(index="strategy", columns="figure", values="text").loc[table["strategy"].unique(), list(FIGURES)]
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #9d4b1311
+def strategies_markdown(found, figures=FIGURES):
+    """A Markdown table of a `StrategyTable`: a row a strategy, with intervals, the seeds of worst recall, and gains of both shares."""
+    wide, gains = in_words(found.table, seeds=False), found.wide(gains=True)
+    seeds = found.table[found.table["figure"] == "worst recall"].set_index("strategy")
+    extra = {"worst recall": {"seeds": [f"{low:.2f} to {high:.2f}" for low, high in zip(seeds["lowest"], seeds["highest"], strict=True)],
+                              "its gain": gains["worst recall"]}, "accuracy": {"its gain": gains["accuracy"]}}
+    columns = [column for name in figures for column in ((name, wide[name]), *extra.get(name, {}).items())]
+    lines = ["| | " + " | ".join(name for name, _ in columns) + " |", "|---|" + "---|" * len(columns)]
+    rows = zip(wide.index, *(values for _, values in columns), strict=True)
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #56208821
+def choose_strategy(found, figure="worst recall"):
+    """The name of the strategy whose mean of `figure` on valid is best. ValueError for an unknown figure."""
+    if figure not in FIGURES:
+        raise ValueError(f"no figure is called {figure!r}; choose one of {', '.join(FIGURES)}")
+    rows = found.valid[found.valid["figure"] == figure].set_index("strategy")["value"]
+    return rows.idxmin() if figure.startswith("ECE") else rows.idxmax()
+
+# %% ../../nbs/4_training/43_imbalance.ipynb #029007ad
+def plot_strategies(found, figures):
+    """A panel for each of `figures`: a row a strategy, the mean over seeds with its interval, and below it each seed as a dot.
+
+    ECE is drawn on a logarithmic scale, the same in all panels. Returns the Figure.
+    """
+    import matplotlib.pyplot as plt
+    names = list(found.table["strategy"].unique())
+    size = 2.1 + 1.8 * len(figures), 0.8 + 0.3 * len(names)
+    fig, panels = plt.subplots(1, len(figures), figsize=size, layout="constrained", sharey=True)
+    errors = found.runs.loc[found.runs["figure"].str.startswith("ECE"), "value"].clip(1e-4)
+    for panel, figure in zip(np.atleast_1d(panels), figures, strict=True):
+        rows, seeds = (each[each["figure"] == figure] for each in (found.table, found.runs))
+        place = np.array([names.index(name) for name in rows["strategy"]])
+        panel.hlines(place - 0.12, rows["low"], rows["high"], color="0.65", lw=3)
+        panel.plot(rows["value"], place - 0.12, "|", color="k", ms=8)
+        panel.plot(seeds["value"], [names.index(name) + 0.2 for name in seeds["strategy"]], ".", color="C0", ms=5)
+        panel.set(title=figure, yticks=range(len(names)), yticklabels=names)
+        if figure.startswith("ECE"):
+            panel.set(xscale="log", xlim=(errors.min() / 2, errors.max() * 2))
+        panel.margins(x=0.1)
+        panel.tick_params(axis="y", length=0)
+        panel.spines[["top", "right", "left"]].set_visible(False)
+        panel.grid(axis="y", color="0.92", zorder=0)
+    panel.invert_yaxis()
+    return fig
