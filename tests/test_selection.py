@@ -23,6 +23,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from medbook.evaluation.metrics import auc
 from medbook.evaluation.predictions import evaluate_table
 from medbook.images.datasets import Card, Dataset, load, split
+from medbook.training import fitting
 from medbook.training.fitting import TrainingError, fit
 from medbook.training.selection import (
     ambiguity,
@@ -67,6 +68,14 @@ def poisoned(dataset):
     labels, images, test = dataset.labels.copy(), dataset.images.copy(), dataset.splits == "test"
     labels[test], images[test] = 1 - labels[test], np.nan
     return replace(dataset, labels=labels, images=images)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_reports():
+    """Runs in folders write no report: it is drawn for a second each, and is tested with `fit`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "write_report", lambda run, folder, dataset=None: None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +277,7 @@ def plain(table):
 def whole(data, tmp_path_factory):
     """A search over a range, so that Optuna proposes, in one go, and its folder."""
     folder = tmp_path_factory.mktemp("whole")
-    return search(data, SPACE, trials=4, epochs=2, pruner="halving", out=folder, progress=False, precision="float32"), folder
+    return search(data, SPACE, trials=3, epochs=2, pruner="halving", out=folder, progress=False, precision="float32"), folder
 
 
 SPACE = {"learning_rate": (1e-4, 1e-2, "log"), "filters": (1, 3), "kernel_size": [1, 3]}
@@ -277,9 +286,9 @@ SPACE = {"learning_rate": (1e-4, 1e-2, "log"), "filters": (1, 3), "kernel_size":
 def test_a_search_goes_on_where_it_was_and_never_reads_test(data, whole, tmp_path):
     options = dict(epochs=2, pruner="halving", progress=False, precision="float32")
     search(data, SPACE, trials=2, out=tmp_path, **options)
-    found = search(poisoned(data), SPACE, trials=4, out=tmp_path, **options)          # other test data: the same search
+    found = search(poisoned(data), SPACE, trials=3, out=tmp_path, **options)          # other test data: the same search
     assert plain(found.table).equals(plain(whole[0].table)) and found.best == whole[0].best
-    assert len(search(data, SPACE, trials=3, out=tmp_path, **options).table) == 4     # what is there stays
+    assert len(search(data, SPACE, trials=2, out=tmp_path, **options).table) == 3     # what is there stays
 
 
 SCRIPT = """
@@ -287,7 +296,7 @@ import sys
 sys.path.insert(0, {tests!r})
 from test_selection import SPACE, scans
 from medbook.training.selection import search
-search(scans(), SPACE, trials=4, epochs=2, pruner="halving", out={out!r}, precision="float32")
+search(scans(), SPACE, trials=3, epochs=2, pruner="halving", out={out!r}, precision="float32")
 """
 
 
@@ -295,10 +304,10 @@ def test_a_search_that_is_killed_goes_on(data, whole, tmp_path):
     script = SCRIPT.format(tests=str(Path(__file__).parent), out=str(tmp_path))
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         line = process.stdout.readline()
-        assert line.startswith("trial 1 of 4: learning rate"), line
+        assert line.startswith("trial 1 of 3: learning rate"), line
         time.sleep(0.3)                                                               # some way into the second trial
         process.send_signal(signal.SIGKILL)
-    found = search(data, SPACE, trials=4, epochs=2, pruner="halving", out=tmp_path, progress=False, precision="float32")
+    found = search(data, SPACE, trials=3, epochs=2, pruner="halving", out=tmp_path, progress=False, precision="float32")
     assert plain(found.table).equals(plain(whole[0].table))
 
 
