@@ -57,7 +57,7 @@ def weights_of(seed, n):
     return [None, rng.integers(0, 3, n).astype(float), rng.random(n) + .01][seed % 3]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(binary, st.integers(0, 99))
 def test_two_classes_agree_with_scikit_learn(cases, seed):
     y, s = cases
@@ -128,7 +128,7 @@ def test_curves_agree_with_scikit_learn_and_enclose_the_areas(cases, seed):
         assert np.isnan(roc.tpr).all() != np.isnan(roc.fpr).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(several, st.integers(0, 99))
 def test_many_classes_agree_with_scikit_learn(cases, seed):
     y, s = cases
@@ -232,7 +232,7 @@ def test_many_labels_are_means_of_two_class_metrics(cases):
     assert metrics.confusion_matrix(y, s).shape == (4, 2, 2)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(binary, several, st.integers(0, 99))
 def test_weights_count_cases(two, more, seed):
     for y, s in (two, more):
@@ -487,6 +487,30 @@ def test_inputs_are_left_as_they_are():
         metric(y, s)
         metric(y, s, weights=weights)
     assert (y == kept[0]).all() and (s == kept[1]).all() and (weights == 1).all()
+
+
+def test_checked_cases_are_looked_at_and_cannot_be_written_to():
+    y, s = np.array([1, 0, 1, 0]), np.array([.9, .8, .3, .1])
+    for labels, scores in [(y, s), (y, np.c_[1 - s, s]), (y, np.eye(3)[[0, 1, 2, 0]]), (np.c_[y, y], np.c_[s, s]), (y.tolist(), s > .5)]:
+        cases = metrics.check_cases(labels, scores)
+        assert cases.y_true.dtype == np.int64 and cases.y_score.dtype == np.float64
+        for checked in cases[1:]:
+            with pytest.raises(ValueError, match="read-only"):
+                checked[0] = 0
+    cases = metrics.check_cases(y, s)
+    assert np.shares_memory(cases.y_true, y) and np.shares_memory(cases.y_score, s)            # a million cases are not copied
+    assert y.flags.writeable and s.flags.writeable
+    with pytest.raises(ValueError, match="whole numbers"):
+        metrics.check_cases(np.array([2**63 + 1, 0], np.uint64), [.1, .2])
+
+
+def test_numbers_in_object_arrays_are_numbers():
+    y, s = [0, 1, 1.0, np.True_], [.1, .8, np.float32(.25), 1]
+    cases = metrics.check_cases(np.array(y, object), np.array(s, object))
+    assert cases.y_true.tolist() == [0, 1, 1, 1] and cases.y_score.tolist() == [.1, .8, .25, 1]
+    for labels, scores in [(["0", "1"], [.1, .2]), ([0, None], [.1, .2])]:
+        with pytest.raises(ValueError, match="not numbers"):
+            metrics.check_cases(np.array(labels, object), scores)
 
 
 def test_real_images_scored_by_their_brightness(shared):

@@ -12,6 +12,7 @@ __all__ = ['Cases', 'check_cases', 'confusion_matrix', 'Counts', 'UndefinedMetri
 # %% ../../nbs/3_evaluation/31_metrics.ipynb #97023b0b
 import warnings
 from functools import partial
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,8 @@ class Cases(NamedTuple):
     task : "binary", "multi-class" or "multi-label".
     y_true : int64 (n,), or (n, L) for many labels.
     y_score : float64 (n,) binary, (n, classes) multi-class, (n, L) multi-label.
+
+    Both are read-only: arrays of the right type are looked at where they lie, not copied.
     """
 
     task: str
@@ -36,13 +39,16 @@ def _array(name, values):
         values = np.asarray(values)
     except ValueError:
         raise ValueError(f"{name} has rows of different lengths; give (n,) or (n, columns)") from None
+    if values.dtype.kind == "O" and all(isinstance(value, (Real, np.bool_)) for value in values.flat):
+        values = values.astype(np.float64)
     if values.dtype.kind not in "biuf":
         raise ValueError(f"{name} holds {values.dtype} values, not numbers; give numbers (labels as 0, 1, 2, ...)")
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim not in (1, 2) or values.size == 0:
         raise ValueError(f"{name} has shape {values.shape}; give (n,) or (n, columns) with at least one case")
-    if bad := np.count_nonzero(~np.isfinite(values)):
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        bad = np.count_nonzero(~np.isfinite(values))
         raise ValueError(f"{name} of shape {values.shape} holds {bad} values that are NaN or infinite; remove or mend those cases")
     return values
 
@@ -50,8 +56,8 @@ def _array(name, values):
 def _labels(y_true):
     """`y_true` as int64, refused where it is not 0, 1, 2, ... (two columns or more: 0 and 1)."""
     y_true = _array("y_true", y_true)
-    whole = y_true.astype(np.int64)
-    if (whole != y_true).any() or whole.min() < 0:
+    whole = y_true.astype(np.int64, copy=False)
+    if (y_true.dtype.kind == "f" and (whole != y_true).any()) or whole.min() < 0:
         raise ValueError(f"y_true holds values from {y_true.min():g} to {y_true.max():g}; labels are the whole numbers 0, 1, 2, ...")
     if whole.ndim == 2 and whole.max() > 1:
         raise ValueError(f"y_true of shape {whole.shape} holds {whole.max()}; many labels are 0 or 1, many classes have shape (n,)")
@@ -67,6 +73,13 @@ def _positive_column(y_score):
     return y_score[:, 1]
 
 # %% ../../nbs/3_evaluation/31_metrics.ipynb #bdd1b342
+def _read_only(values, dtype):
+    """`values` as `dtype`, copied only if it has another one; what is returned cannot be written to."""
+    view = values.astype(dtype, copy=False).view()
+    view.flags.writeable = False
+    return view
+
+# %% ../../nbs/3_evaluation/31_metrics.ipynb #c4d1301c
 def check_cases(y_true, y_score):
     """Check labels and scores and tell which task they are.
 
@@ -78,13 +91,13 @@ def check_cases(y_true, y_score):
 
     Returns
     -------
-    Cases(task, y_true, y_score); (n, 1) becomes (n,), two-class scores (n, 2) become the second column.
+    Cases(task, y_true, y_score), read-only; (n, 1) becomes (n,), two-class scores (n, 2) become the second column.
 
     Raises
     ------
     ValueError : empty, not numbers, NaN or infinite, lengths that differ, labels that the scores have no column for.
     """
-    y_true, y_score = _labels(y_true), _array("y_score", y_score).astype(np.float64)
+    y_true, y_score = _read_only(_labels(y_true), np.int64), _read_only(_array("y_score", y_score), np.float64)
     if len(y_true) != len(y_score):
         raise ValueError(f"y_true has shape {y_true.shape}, y_score {y_score.shape}; give one score, or one row of scores, a label")
     if y_true.ndim == 2:
