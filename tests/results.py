@@ -1,7 +1,7 @@
 """What medbook reaches on real images: `python -m tests.results [SECTION ...]` trains seeds 0, 1, 2 and writes RESULTS.md.
 
 The sections are the data sets on which `medbook train` runs by default; "numpy", chapter 25's network; "coverage", the intervals of
-chapters 32 and 38 on simulated studies; "imbalance-bccd" and "imbalance-phantoms", the strategies of chapter 43. Nothing is chosen here: each run
+chapters 32 and 38 on simulated studies; "imbalance-bccd", "imbalance-phantoms", the strategies of chapter 43. Nothing is chosen here: a run
 of `medbook train` chooses its threshold on valid and reads test once; "numpy" is looked at on valid alone. Needs MEDBOOK_DATA.
 """
 import re

@@ -333,3 +333,10 @@ def test_breast_lumps_by_scikit_learn():
         tn, fp, fn, tp = confusion_matrix(truth, score >= t).ravel()
         assert abs(net_benefit(truth, score, t) - (tp - fp * t / (1 - t)) / len(truth)) < 1e-12
     assert prevalence(truth) == truth.mean()
+
+
+def test_an_unknown_option_of_a_rule_is_named():
+    with pytest.raises(ValueError, match="'cost' has no option 'false_negative'; it has cost_fp, cost_fn, prevalence"):
+        choose_threshold([0, 1, 1, 0], [.1, .4, .6, .2], "cost", false_negative=1)
+    with pytest.raises(ValueError, match="'youden' has no option 'target'; it has none"):
+        choose_threshold([0, 1, 1, 0], [.1, .4, .6, .2], target=.9)

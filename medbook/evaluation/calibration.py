@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .intervals import normal_quantile, patient_codes, wilson
+from .intervals import effective_size, normal_quantile, patient_codes, wilson
 from .metrics import UndefinedMetric, _array, _check_weights, _rate, check_cases
 
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #3a1a6f31
@@ -159,16 +159,6 @@ def reliability_curve(y_true, y_score, *, bins=10, strategy="width", weights=Non
     return ReliabilityCurve(_rate(scores, counts), _rate(hits, counts), counts.astype(int) if weights is None else counts, edges)
 
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #4ace5f73
-def _worth(hit, owner):
-    """How many independent cases hits (m,) of 0 and 1 are worth, whose patients are numbers (m,): m / design effect, at most m."""
-    sizes = np.bincount(owner)
-    hits, sizes = np.bincount(owner, hit)[sizes > 0], sizes[sizes > 0]
-    each = sizes.mean()
-    hits, sizes = np.append(hits, [each, 0]), np.append(sizes, [each, each])
-    share = hits.sum() / sizes.sum()
-    return len(hit) / max(1, ((hits - share * sizes) ** 2).sum() / (sizes.sum() * share * (1 - share)))
-
-# %% ../../nbs/3_evaluation/33_calibration.ipynb #c64d61c4
 def reliability_intervals(y_true, y_score, *, bins=10, strategy="width", confidence=0.95, patients=None):
     """Wilson's interval of the share that is ill in each bin of `reliability_curve`.
 
@@ -182,7 +172,7 @@ def reliability_intervals(y_true, y_score, *, bins=10, strategy="width", confide
         ill, score = _one_class("reliability_intervals", y_true, y_score)
         owner, index = patient_codes(patients, len(ill)), score_bins(score, bins=bins, strategy=strategy)[1]
         for k in np.unique(index):
-            size[k] = _worth(ill[index == k], owner[index == k])
+            size[k] = effective_size(ill[index == k], owner[index == k])
     hits = np.clip(share * size, 0, size)
     return wilson(np.round(hits) if patients is None else hits, size, confidence)[1:]
 

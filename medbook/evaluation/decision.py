@@ -9,6 +9,7 @@ __all__ = ['RULES', 'GRID', 'ThresholdWarning', 'youden', 'expected_cost', 'iso_
            'plot_decision_curve', 'avoided_interventions', 'net_benefit_difference', 'least_cost_class']
 
 # %% ../../nbs/3_evaluation/34_decision.ipynb #d49eec7f
+import inspect
 import warnings
 from functools import partial
 from typing import NamedTuple
@@ -231,6 +232,9 @@ def _rule(rule, options):
     """The function of a rule, with its options."""
     if rule not in RULES:
         raise ValueError(f"rule={rule!r}; give one of {', '.join(map(repr, RULES))}")
+    known = [name for name in inspect.signature(RULES[rule]).parameters if name not in ("y_true", "y_score", "weights")]
+    if unknown := sorted(set(options) - set(known)):
+        raise ValueError(f"the rule {rule!r} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}")
     return partial(RULES[rule], **options)
 
 # %% ../../nbs/3_evaluation/34_decision.ipynb #d56750d9
