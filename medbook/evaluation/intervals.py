@@ -98,7 +98,7 @@ def patient_strata(y_true, codes, stratify=True):
 def effective_size(hit, owner):
     """How many independent cases the hits (m,) of 0 and 1 are worth, whose patients (m,) are numbers from 0: m / design effect.
 
-    After J. N. K. Rao and A. J. Scott, Biometrics 48 (1992) 577–585, with two imaginary patients of mean size, one all hits, one all misses.
+    After J. N. K. Rao and A. J. Scott, Biometrics 48 (1992) 577–585, with two imaginary patients of mean size: all hits, all misses.
     """
     sizes = np.bincount(owner)
     hits, sizes = np.bincount(owner, hit)[sizes > 0], sizes[sizes > 0]
