@@ -53,7 +53,7 @@ _device_names = {"tensorflow": _tensorflow_device, "jax": _jax_device, "torch": 
 
 # %% ../../nbs/5_inspection/50_backend.ipynb #d1c6a618
 def device():
-    """The engine and the kind of device that new tensors land on, such as "TensorFlow on CPU" or "JAX on NVIDIA H200"."""
+    """The engine and the kind of device that new tensors land on, such as "TensorFlow on CPU" or "JAX on NVIDIA A100"."""
     return f"{ENGINES[engine()]} on {_device_names[engine()]()}"
 
 # %% ../../nbs/5_inspection/50_backend.ipynb #55f9a004
