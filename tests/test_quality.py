@@ -2,6 +2,7 @@
 import shutil
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -28,6 +29,12 @@ def chest():
     made = list(study(70, size=32, prevalence=0.4, seed=5))
     return from_arrays(np.stack([one.image for one in made]) / np.float32(4095), [one.label for one in made],
                        patients=[one.patient.id for one in made], classes=["normal", "nodule"])
+
+
+@pytest.fixture
+def few_trees(monkeypatch):
+    """Forests of 40 trees instead of 150 inside `audit`: enough for two kinds of bars."""
+    monkeypatch.setattr(q, "out_of_fold", partial(q.out_of_fold, trees=40))
 
 
 @pytest.fixture(scope="session")
@@ -65,9 +72,9 @@ def test_noise_refuses(kind, amount):
 @given(arrays(np.float64, st.tuples(st.integers(3, 9), st.integers(3, 9)), elements=st.floats(-1e3, 1e3)), st.sampled_from([3, 5]))
 @settings(max_examples=30, deadline=None)
 def test_loops_equal_the_library(image, size):
-    assert np.allclose(q.mean_filter_loops(image, size), ndimage.uniform_filter(image, size), atol=1e-8)
-    assert np.array_equal(q.median_filter_loops(image, size), ndimage.median_filter(image, size))
-    assert np.allclose(q.denoise(image, "mean", size=size), q.mean_filter_loops(image, size), atol=1e-2)
+    assert np.allclose(q.window_filter_loops(image, size), ndimage.uniform_filter(image, size), atol=1e-8)
+    assert np.array_equal(q.window_filter_loops(image, size, np.median), ndimage.median_filter(image, size))
+    assert np.allclose(q.denoise(image, "mean", size=size), q.window_filter_loops(image, size), atol=1e-2)
 
 
 @pytest.mark.parametrize("sigma", [0.03, 0.1])
@@ -333,7 +340,7 @@ def test_threshold_keeps_its_promise():
     assert q.doubt_threshold(np.full((4, 2), 0.5), 0.01) == -1
 
 
-def test_swapped_neighbours_are_one_finding(easy):
+def test_swapped_neighbours_are_one_finding(easy, few_trees):
     labels = easy.labels.copy()
     labels[[40, 41]] = labels[[41, 40]]
     problems = q.audit(replace(easy, labels=labels), checks=["labels"])
@@ -350,12 +357,41 @@ def test_copies_do_not_vouch_for_each_other(easy):
     assert np.ptp(shares) < 0.1
 
 
-def test_many_labels(easy):
+def test_many_labels(easy, few_trees):
     many = np.stack([easy.labels, 1 - easy.labels], 1)
     many[10] = 1 - many[10]
     dataset = from_arrays(easy.images, many, classes=["upright", "level"])
     problems = q.audit(dataset, checks=["labels", "copies"], false_alarms=0.1)
     assert {10} in rows_of(problems, "doubtful label") and problems.detail.str.contains("labelled").all()
+
+
+def test_a_forest_that_knows_nothing_keeps_silent(easy, few_trees):
+    rng = np.random.default_rng(1)
+    chance = replace(easy, labels=rng.permutation(easy.labels))
+    problems = q.audit(chance, checks=["labels"])
+    assert problems.empty and "no better than chance" in problems.attrs["unchecked"]["labels"]
+    many = from_arrays(easy.images, rng.integers(0, 2, (300, 2)), classes=["upright", "level"])
+    assert "no better than chance" in q.audit(many, checks=["labels"]).attrs["unchecked"]["labels"]
+
+
+def test_a_negative_in_another_split_is_a_leak(chest):
+    train, test = np.flatnonzero(chest.splits == "train"), np.flatnonzero(chest.splits == "test")
+    images = chest.images.copy()
+    images[train[0]] = 1 - images[test[0]]
+    problems = q.audit(replace(chest, images=images), checks=["copies"])
+    leak = problems[problems.problem == "leak by copy"]
+    assert {train[0], test[0]} in rows_of(problems, "leak by copy") and "negative copy" in set(leak.kind)
+
+
+def test_suspected_views_keep_to_the_stated_share():
+    rng = np.random.default_rng(0)
+    base = ndimage.gaussian_filter(rng.normal(size=(28, 28)), 3)
+    noisy = base / base.std() + 10 * ndimage.gaussian_filter(rng.normal(size=(2000, 28, 28)), (0, 1, 1))
+    small = q.thumbnails(noisy[..., None])
+    assert len(q.odd_views(small)) <= 0.02 * 2000 and len(q.odd_views(small, false_alarms=0.005)) <= 0.008 * 2000
+    turned = small.copy()
+    turned[:20] = small[:20, ::-1]
+    assert np.isin(np.arange(20), q.odd_views(turned).row).mean() > 0.5
 
 
 @pytest.mark.parametrize("count", [2, 3, 12])
@@ -398,7 +434,8 @@ def test_files_in_batches_and_broken_ones(tmp_path, monkeypatch):
     assert {"healthy/P000.png", "healthy/P098.png"} in pairs and {"sick/P001.png", "sick/P059.png"} in pairs
 
 
-def test_audit_changes_nothing_and_repeats(easy):
+def test_audit_changes_nothing_and_repeats(easy, few_trees):
+    easy = easy.take(np.arange(120))
     before = easy.digest()
     first, second = q.audit(easy), q.audit(easy)
     pd.testing.assert_frame_equal(first, second)

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['NOISES', 'FILTERS', 'SIDE', 'COLUMNS', 'TURNS', 'COPIES', 'CHECKS', 'ORDER', 'ADVICE', 'SPOILT', 'SOUGHT',
-           'add_noise', 'mean_filter_loops', 'median_filter_loops', 'noise_level', 'denoise', 'lesion_contrast',
-           'map_images', 'denoise_dataset', 'MappedFiles', 'fill_by_neighbours_loops', 'fill_by_neighbours', 'inpaint',
-           'even_slices', 'time_since', 'fill_series', 'series_with_mask', 'thumbnails', 'facts_of', 'look_through',
-           'usual_range', 'pixel_faults', 'pixel_findings', 'finding', 'label_text', 'standard_rows', 'Appearance',
-           'learn_appearance', 'likeness', 'close_pairs', 'copy_findings', 'exact_copies', 'join_pairs', 'near_copies',
-           'patient_findings', 'odd_views', 'view_findings', 'deal_folds', 'out_of_fold', 'doubt_threshold',
-           'doubtful_labels', 'swapped_neighbours', 'label_findings', 'audit', 'audit_summary', 'plant_faults',
-           'show_problems', 'rehearse', 'without_leaks']
+           'add_noise', 'window_filter_loops', 'noise_level', 'denoise', 'lesion_contrast', 'map_images',
+           'denoise_dataset', 'MappedFiles', 'fill_by_neighbours_loops', 'fill_by_neighbours', 'inpaint', 'even_slices',
+           'time_since', 'fill_series', 'series_with_mask', 'thumbnails', 'facts_of', 'look_through', 'usual_range',
+           'pixel_faults', 'pixel_findings', 'finding', 'label_text', 'standard_rows', 'Appearance', 'learn_appearance',
+           'likeness', 'close_pairs', 'copy_findings', 'exact_copies', 'join_pairs', 'near_copies', 'patient_findings',
+           'odd_views', 'least_gain', 'view_findings', 'deal_folds', 'out_of_fold', 'doubt_threshold',
+           'doubtful_labels', 'knows_labels', 'swapped_neighbours', 'label_findings', 'audit', 'audit_summary',
+           'plant_faults', 'show_problems', 'rehearse', 'without_leaks']
 
 # %% ../../nbs/1_images/13_quality.ipynb #a429a473
 from dataclasses import dataclass, replace
@@ -70,21 +70,12 @@ def add_noise(image, kind, amount, seed=0):
     return (image + amount * scale * rng.normal(size=image.shape)).astype(np.float32)
 
 # %% ../../nbs/1_images/13_quality.ipynb #44c02cf5
-def mean_filter_loops(image, size=3):
-    """Mean of the `size` × `size` window around each pixel of `image` (H, W), pixel by pixel; the border repeats mirrored."""
+def window_filter_loops(image, size=3, middle=np.mean):
+    """`middle` (np.mean, np.median) of the `size` × `size` window around each pixel of `image` (H, W); the border repeats mirrored."""
     half, result = size // 2, np.empty(image.shape)
     padded = np.pad(image, half, mode="symmetric")
     for i, j in np.ndindex(image.shape):
-        result[i, j] = padded[i:i + size, j:j + size].mean()
-    return result
-
-# %% ../../nbs/1_images/13_quality.ipynb #059c4003
-def median_filter_loops(image, size=3):
-    """Median of the `size` × `size` window around each pixel of `image` (H, W), pixel by pixel; the border repeats mirrored."""
-    half, result = size // 2, np.empty(image.shape)
-    padded = np.pad(image, half, mode="symmetric")
-    for i, j in np.ndindex(image.shape):
-        result[i, j] = np.median(padded[i:i + size, j:j + size])
+        result[i, j] = middle(padded[i:i + size, j:j + size])
     return result
 
 # %% ../../nbs/1_images/13_quality.ipynb #cd32d6a2
@@ -596,13 +587,15 @@ TURNS = {
     "turned a quarter to the right": lambda x: np.swapaxes(x, -1, -2)[..., :, ::-1],
     "with rows and columns swapped": lambda x: np.swapaxes(x, -1, -2),
     "with rows and columns swapped, then turned by half": lambda x: np.swapaxes(x, -1, -2)[..., ::-1, ::-1],
+    "made negative": np.negative,
 }
 
 # %% ../../nbs/1_images/13_quality.ipynb #6eebabd5
 def close_pairs(small, *, threshold=0.9, turns=tuple(TURNS), model=None, progress=None):
     """Pairs of thumbnails (n, h, w) that look like copies of one another: DataFrame first, second, turn, score (`likeness`). n ≥ 3.
 
-    `turn` says how the first has to be turned to be the second. All pairs are compared, 512 against all at a time: O(n²) time, O(n) memory.
+    `turn` says how the first has to be turned (or made negative) to be the second. Copies that were moved, zoomed or blurred are missed.
+    All pairs are compared, 512 against all at a time: O(n²) time, O(n) memory.
     """
     if len(small) < 3:
         return pd.DataFrame(columns=["first", "second", "turn", "score"])
@@ -689,6 +682,7 @@ def near_copies(dataset, small, hashes, sound, *, near=0.9, model=None, progress
     for _, same in pairs.groupby(groups[pairs["first"].to_numpy(int)], sort=False):
         turned = same[same.turn != "as it is"]
         kind, best = ("turned copy", turned.iloc[0]) if len(turned) else ("near copy", same.iloc[0])
+        kind = "negative copy" if best.turn == "made negative" else kind
         how = f"{kind} ({best.turn}, likeness {best.score:.3f})" if len(turned) else f"{kind} (likeness {best.score:.3f})"
         found += copy_findings(dataset, np.flatnonzero(groups == groups[same["first"].iloc[0]]), kind, how, same.score.max())
     return found, groups
@@ -706,17 +700,18 @@ def patient_findings(dataset):
     return found
 
 # %% ../../nbs/1_images/13_quality.ipynb #f1db44a8
-def odd_views(small, *, turns=tuple(TURNS)[1:], model=None, rare=0.1):
+def odd_views(small, *, turns=tuple(TURNS)[1:], model=None, rare=0.1, false_alarms=0.02):
     """Thumbnails that fit the others better when turned or made negative: DataFrame row, change, score.
 
-    With N the squared length of a code, an image is suspected if N(as it is) − N(changed) exceeds a quarter of the codes' length k, or half
-    of the median loss, where that is less. A change that suits more than the share `rare` of the images is no rule here and is passed over.
+    With N the squared length of a code, an image is suspected if its gain N(as it is) − N(changed) exceeds `least_gain`. A change
+    that suits more than the share `rare` of the images is no rule here and is passed over. An image unlike all others, such as pure noise,
+    is often suspected, too.
     """
-    model, changes = model or learn_appearance(small), {**{turn: TURNS[turn] for turn in turns}, "made negative": np.negative}
+    model = model or learn_appearance(small)
     now, best, names = (model.code(small) ** 2).sum(axis=1), np.zeros(len(small)), np.full(len(small), "", object)
-    for name, change in changes.items():
-        gain = now - (model.code(change(small)) ** 2).sum(axis=1)
-        least = min(model.basis.shape[1] / 4, np.median(-gain) / 2)
+    for name in turns:
+        gain = now - (model.code(TURNS[name](small)) ** 2).sum(axis=1)
+        least = least_gain(gain, model.basis.shape[1], false_alarms / len(turns))
         if (gain > 0).mean() <= rare and least > 1:
             better = (gain > least) & (gain > best)
             best[better], names[better] = gain[better], name
@@ -724,11 +719,23 @@ def odd_views(small, *, turns=tuple(TURNS)[1:], model=None, rare=0.1):
     return pd.DataFrame({"row": rows, "change": names[rows], "score": best[rows]}).sort_values("score", ascending=False, ignore_index=True)
 
 # %% ../../nbs/1_images/13_quality.ipynb #2a49bdfa
-def view_findings(dataset, small, sound, *, model=None):
+def least_gain(gain, components, share):
+    """The gain (n,) from which a view is suspected: a quarter of the code's length or half of the median loss, whichever is less.
+
+    But never below what a normal variable of the gains' median and spread (from there to the 84th percentile) exceeds with probability
+    `share`.
+    """
+    from statistics import NormalDist
+    middle = np.median(gain)
+    chance = middle + NormalDist().inv_cdf(1 - share) * (np.quantile(gain, 0.8413) - middle) if share > 0 else np.inf
+    return max(min(components / 4, -middle / 2), chance)
+
+# %% ../../nbs/1_images/13_quality.ipynb #96e79466
+def view_findings(dataset, small, sound, *, model=None, false_alarms=0.02):
     """Findings for images that stand otherwise than the rest: negative, mirrored, turned, with swapped axes."""
-    rows = np.flatnonzero(sound)
-    turns = {"any": (), "horizontal": [turn for turn in TURNS if turn not in ("as it is", "mirrored left to right")]}
-    odd = odd_views(small[rows], turns=turns.get(dataset.card.symmetry, tuple(TURNS)[1:]), model=model)
+    rows, turns = np.flatnonzero(sound), tuple(TURNS)[1:]
+    free = {"any": turns[:-1], "horizontal": turns[:1]}.get(dataset.card.symmetry, ())
+    odd = odd_views(small[rows], turns=[turn for turn in turns if turn not in free], model=model, false_alarms=false_alarms)
     found = []
     for one in odd.itertuples():
         negative = one.change == "made negative"
@@ -795,6 +802,12 @@ def doubtful_labels(scores, labels, false_alarms=0.02):
     rows = rows[np.argsort(own[rows], kind="stable")]
     return pd.DataFrame({"row": rows, "label": labels[rows], "instead": best[rows], "own": own[rows], "other": scores[rows, best[rows]]})
 
+# %% ../../nbs/1_images/13_quality.ipynb #1e0858bb
+def knows_labels(scores, labels):
+    """Whether out-of-fold `scores` (n, classes) favour the labels (n,): the mean of p_iy − mean p_y is 3 standard errors above 0."""
+    ahead = (scores - scores.mean(axis=0))[np.arange(len(labels)), labels]
+    return bool(ahead.mean() > 3 * ahead.std() / np.sqrt(len(ahead)))
+
 # %% ../../nbs/1_images/13_quality.ipynb #7ae0b80b
 def swapped_neighbours(wide, sure):
     """Pairs (row, row + 1) whose labels disagree crosswise, both in `wide` and at least one in `sure` (two tables of `doubtful_labels`)."""
@@ -808,7 +821,10 @@ def swapped_neighbours(wide, sure):
 
 # %% ../../nbs/1_images/13_quality.ipynb #0d5391e2
 def label_findings(dataset, scores, *, false_alarms=0.02):
-    """Findings for labels that disagree with out-of-fold scores; neighbours that disagree crosswise are one finding, perhaps swapped."""
+    """Findings for labels that disagree with out-of-fold scores; neighbours that disagree crosswise are one finding, perhaps swapped.
+
+    Only rows next to each other are taken for swapped; labels swapped between rows that stand apart are two doubtful labels.
+    """
     if dataset.labels.ndim == 2:
         return _many_label_findings(dataset, scores, false_alarms)
     doubts, found = doubtful_labels(scores, dataset.labels, false_alarms), []
@@ -845,6 +861,9 @@ def _label_check(dataset, small, sound, groups, scores, false_alarms, seed):
             return [], "fewer than 50 sound images, or than 10 in a second class"
         keys = groups if dataset.patients is None else link(groups, dataset.patients)
         part = out_of_fold(small[rows], labels[rows], groups=keys[rows], seed=seed)
+        single = [(np.c_[1 - p, p], y) for p, y in zip(part.T, labels[rows].T, strict=False)]
+        if not any(knows_labels(*one) for one in (single if labels.ndim == 2 else [(part, labels[rows])])):
+            return [], "a forest on small pictures does no better than chance; give out-of-fold scores of your own model"
         scores = np.zeros((len(labels), *part.shape[1:])) if labels.ndim == 2 else np.eye(part.shape[1])[labels]
         scores[rows] = part
     found = label_findings(dataset, np.asarray(scores), false_alarms=false_alarms)
@@ -861,6 +880,10 @@ ORDER = ("leak by patient", "leak by copy", "label conflict", "unreadable image"
 def audit(dataset, *, checks=CHECKS, near=0.9, false_alarms=0.02, scores=None, seed=0, progress=None):
     """Look for what is wrong with a data set. Nothing is changed; look at what is found before you change anything.
 
+    What it does not find: copies that were moved by a pixel or more, cropped, zoomed, blurred, or are very noisy; wrong labels where small
+    pictures do not show the class; swapped labels, as such, unless the rows are neighbours (else they are two doubtful labels). Plant
+    faults in your own images by `rehearse` to see how much it finds.
+
     Parameters
     ----------
     dataset : `Dataset`; images on disk are read once, some 16 MB at a time.
@@ -868,7 +891,8 @@ def audit(dataset, *, checks=CHECKS, near=0.9, false_alarms=0.02, scores=None, s
         conflicts by them), "patients" (in two splits), "views" (negative or turned against the others), "labels" (that disagree with a
         forest which did not see them).
     near : likeness from which two images are suspected to be copies: 1 is the same, about 0 unrelated.
-    false_alarms : the share of rightly labelled images that the label check may doubt, at most, if its scores are calibrated.
+    false_alarms : the share of rightly labelled images that the label check may doubt, at most, if its scores are calibrated; and about the
+        share of upright images that the check of views may suspect, if their gains are normal.
     scores : (n, classes) out-of-fold probabilities of your own model for the label check; None trains a forest on small pictures,
         five-fold, with patients and copies kept together.
     seed : of the folds and the forest.
@@ -897,7 +921,7 @@ def audit(dataset, *, checks=CHECKS, near=0.9, false_alarms=0.02, scores=None, s
         found += patient_findings(dataset)
         unchecked |= {"patients": "no patients are known"} if dataset.patients is None else {}
     if "views" in checks:
-        found += view_findings(dataset, small, sound, model=model) if sound.sum() >= 50 else []
+        found += view_findings(dataset, small, sound, model=model, false_alarms=false_alarms) if sound.sum() >= 50 else []
         unchecked |= {"views": "fewer than 50 sound images"} if sound.sum() < 50 else {}
     if "labels" in checks:
         doubts, reason = _label_check(dataset, small, sound, groups, scores, false_alarms, seed)
@@ -1052,6 +1076,7 @@ def rehearse(dataset, share=0.005, *, seed=0, most=3000, **options):
     got the same kind of finding, which are false alarms, or faults that were there before. At most `most` rows, drawn by `seed`, are
     used; `options` go to `audit`.
     """
+    from scipy.stats import binomtest
     if len(dataset) > most:
         dataset = dataset.take(np.sort(np.random.default_rng(seed).permutation(len(dataset))[:most]))
     planted, truth = plant_faults(dataset, share, seed)
@@ -1060,14 +1085,9 @@ def rehearse(dataset, share=0.005, *, seed=0, most=3000, **options):
     for fault, group in truth.groupby("fault", sort=False):
         hits = {row for one in problems[problems.problem.isin(SOUGHT[fault])].rows for row in one}
         n, k = len(group), int(group.row.isin(hits).sum())
-        rows.append((fault, n, k, k / n, *_wilson(k, n), len(hits - touched) / max(len(dataset) - len(touched), 1)))
+        interval, others = binomtest(k, n).proportion_ci(method="wilson"), max(len(dataset) - len(touched), 1)
+        rows.append((fault, n, k, k / n, *interval, len(hits - touched) / others))
     return pd.DataFrame(rows, columns=["fault", "planted", "found", "sensitivity", "low", "high", "alarms"])
-
-# %% ../../nbs/1_images/13_quality.ipynb #b1273b09
-def _wilson(k, n):
-    """Wilson's 95 % interval of a share, by SciPy."""
-    from scipy.stats import binomtest
-    return tuple(binomtest(k, n).proportion_ci(method="wilson"))
 
 # %% ../../nbs/1_images/13_quality.ipynb #77ac3464
 def without_leaks(dataset, problems, *, suspected=True):
