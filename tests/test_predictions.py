@@ -56,7 +56,7 @@ def test_columns_that_are_known_become_subgroups_of_the_rows_evaluated():
 
 def test_a_patient_without_a_name_is_refused_not_made_a_patient_called_nan():
     rows = table().assign(patient=["P1"] * 59 + [None])
-    with pytest.raises(TableError, match="patient is empty in row 61"):
+    with pytest.raises(TableError, match="patient is empty in line 61 of the file"):
         checked(rows)
     assert "patient" not in checked(rows.assign(patient=None))
 
@@ -118,3 +118,25 @@ def test_patients_that_repeat_the_id_are_no_patients():
     rows = table().assign(id=[str(i) for i in range(60)], patient=[str(i) for i in range(60)])
     assert table_parts(rows)[2] is None
     assert len(table_parts(rows.assign(patient=[f"P{i // 2}" for i in range(60)]))[2]) == 60
+
+
+def test_a_table_as_a_european_spreadsheet_writes_it(tmp_path):
+    rows = table()
+    rows.assign(y_true=rows.y_true == 1).to_csv(tmp_path / "table.csv", index=False, sep=";", decimal=",")
+    read = read_predictions(tmp_path / "table.csv")
+    assert np.allclose(read.score_yes, rows.score_yes) and read.y_true.tolist() == rows.y_true.tolist()
+
+
+def test_a_single_named_score_is_the_positive_class():
+    rows = pd.DataFrame({"y_true": [1, 0, 1, 0], "score_ill": [0.9, 0.2, 0.6, 0.7]})
+    found, _ = evaluate_table(checked(rows), resamples=10)
+    assert found.classes == ["not ill", "ill"] and found["sensitivity"].value == 1
+    assert checked(rows.assign(y_true=["ill", "not ill"] * 2)).y_true.tolist() == [1, 0, 1, 0]
+
+
+def test_a_note_taken_for_a_score_is_explained_and_repeated_ids_are_counted():
+    with pytest.raises(TableError, match="score_note is 'blurred' in line 2 of the file.*rename the column"):
+        checked(table().assign(score_note="blurred"))
+    notes = evaluate_table(table().assign(id=[str(i // 2) for i in range(60)]), resamples=10)[1]
+    assert any("15 rows repeat an id, such as 15" in note for note in notes)
+    assert not any("repeat" in note for note in evaluate_table(table().assign(id=range(60)), resamples=10)[1])
