@@ -78,7 +78,7 @@ def best_answer(joint, strategy, loss):
     return [minimize(total, np.log(row / row.sum()), args=(row,), method="Nelder-Mead", options=options).x for row in joint]
 
 
-@pytest.mark.parametrize("strategy", TRAINED, ids=lambda each: each.name)
+@pytest.mark.parametrize("strategy", [*TRAINED, Strategy("focal-adjusted", gamma=2.0, adjust=1.0)], ids=lambda each: each.name)
 @pytest.mark.parametrize("classes", [2, 3])
 def test_correction_of_the_best_answer_is_the_truth(strategy, classes):
     """Closed form: whatever a strategy trains with, its best answer, corrected, is the true probability of each class."""

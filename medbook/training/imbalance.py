@@ -168,8 +168,11 @@ class Strategy:
 
     def correct(self, y_score, used_on):
         """The probabilities (n, classes) where classes have the shares `used_on`, in closed form from the trained scores (n, classes)."""
-        y_score = focal_to_probability(y_score, self.gamma) if self.gamma else y_score
-        return prior_correction(y_score, trained_on=self.prior, used_on=used_on)
+        if not self.gamma:
+            return prior_correction(y_score, trained_on=self.prior, used_on=used_on)
+        shift = np.exp(np.broadcast_to(self.adjust, len(self.prior)))      # what the focal loss saw is the shifted scores
+        seen, prior = (values * shift / np.sum(values * shift, axis=-1, keepdims=True) for values in (y_score, np.array(self.prior)))
+        return prior_correction(focal_to_probability(seen, self.gamma), trained_on=prior, used_on=used_on)
 
 # %% ../../nbs/4_training/43_imbalance.ipynb #c0314f14
 def effective_prior(strategy, natural):
