@@ -122,11 +122,11 @@ def numbers(table, name, path):
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         odd = table[name].iloc[bad[0]]
-        where = f"line {bad[0] + 2} of the file, not a number"
+        where = f"line {bad[0] + 2} of the file"
         if len(bad) == len(values):
-            raise TableError(f"{path}: {name} is {str(odd)!r} in {where}, and no line has one; "
+            raise TableError(f"{path}: {name} is {str(odd)!r}, not a number, in {where}, and no line has one; "
                              "rename the column if it is no class's score")
-        raise TableError(f"{path}: {name} is {str(odd)!r} in {where}; mend or remove {len(bad)} such lines")
+        raise TableError(f"{path}: {name} is {str(odd)!r}, not a number, in {where}; mend or remove {len(bad)} such lines")
     return values
 
 # %% ../../nbs/3_evaluation/36_predictions.ipynb #ac250d92
