@@ -135,7 +135,7 @@ def test_a_single_named_score_is_the_positive_class():
 
 
 def test_a_note_taken_for_a_score_is_explained_and_repeated_ids_are_counted():
-    with pytest.raises(TableError, match="score_note is 'blurred' in line 2 of the file.*rename the column"):
+    with pytest.raises(TableError, match="score_note is 'blurred', not a number, in line 2 of the file.*rename the column"):
         checked(table().assign(score_note="blurred"))
     notes = evaluate_table(table().assign(id=[str(i // 2) for i in range(60)]), resamples=10)[1]
     assert any("15 rows repeat an id, such as 15" in note for note in notes)
