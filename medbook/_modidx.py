@@ -854,8 +854,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'medbook/evaluation/report.py'),
                                            'medbook.evaluation.report.draw': ( '3_evaluation/report.html#draw',
                                                                                'medbook/evaluation/report.py'),
-                                           'medbook.evaluation.report.effective_size': ( '3_evaluation/report.html#effective_size',
-                                                                                         'medbook/evaluation/report.py'),
                                            'medbook.evaluation.report.evaluate': ( '3_evaluation/report.html#evaluate',
                                                                                    'medbook/evaluation/report.py'),
                                            'medbook.evaluation.report.kinds': ( '3_evaluation/report.html#kinds',

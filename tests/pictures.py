@@ -64,6 +64,22 @@ def explorer(browser):
         page.locator(".medbook-explorer").screenshot(path=PICTURES / "explorer.png")
 
 
+CURVES = ["""import numpy as np
+
+from medbook.evaluation import CurveExplorer
+
+rng = np.random.default_rng(0)
+ill = (rng.random(800) < 0.3).astype(int)""", """CurveExplorer(ill, 1 / (1 + np.exp(-rng.normal(2 * ill - 1.5))), threshold=0.3)"""]
+
+
+def curves(browser):
+    """The curves that follow threshold, prevalence and class ratio, in JupyterLab."""
+    from tests.browser import desk, shown
+    with desk("lab") as server, shown(browser, server, CURVES, width=1280, height=900) as (page, _):
+        page.wait_for_timeout(1500)
+        page.locator(".mbc-root").screenshot(path=PICTURES / "curves.png")
+
+
 def main(report):
     PICTURES.mkdir(exist_ok=True)
     with chromium() as browser:
@@ -72,6 +88,7 @@ def main(report):
         page.wait_for_timeout(500)
         page.screenshot(path=PICTURES / "report.png")
         explorer(browser)
+        curves(browser)
         with lab() as address:
             page = open_notebook(browser, address, "1_images/16_phantoms.ipynb", width=1100, height=820)
             page.locator(".jp-RenderedImage img").nth(1).scroll_into_view_if_needed()

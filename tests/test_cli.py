@@ -72,9 +72,9 @@ BAD_TABLES = {
     "no_truth": ("score\n0.1\n0.9\n", "y_true"),
     "no_score": ("y_true\n0\n1\n", "score"),
     "no_rows": ("y_true,score\n", "no rows"),
-    "text_score": ("y_true,score\n0,0.1\n1,high\n", "row 3"),
-    "nan_score": ("y_true,score\n0,0.1\n1,nan\n", "row 3"),
-    "infinite_score": ("y_true,score\n0,0.1\n1,inf\n", "row 3"),
+    "text_score": ("y_true,score\n0,0.1\n1,high\n", "line 3"),
+    "nan_score": ("y_true,score\n0,0.1\n1,nan\n", "line 3"),
+    "infinite_score": ("y_true,score\n0,0.1\n1,inf\n", "line 3"),
     "large_score": ("y_true,score\n0,0.1\n1,17\n", "0 to 1"),
     "unknown_class": ("y_true,score\n0,0.1\nmass,0.9\n", "mass"),
 }

@@ -231,10 +231,10 @@ def test_the_joint_bounds_are_those_of_each_metrics_own_bootstrap(task):
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 6)), min_size=1, max_size=40))
 def test_the_effective_size_lies_between_one_and_the_number_of_rows(rows):
     hit, owner = (np.array(each) for each in zip(*rows, strict=True))
-    size = report.effective_size(hit, owner)
+    size = intervals.effective_size(hit, owner)
     assert 0 < size <= len(hit) + 1e-9
-    assert report.effective_size(hit, np.arange(len(hit))) == pytest.approx(len(hit))
-    assert report.effective_size(np.repeat(hit, 3), np.repeat(np.arange(len(hit)), 3)) == pytest.approx(len(hit))
+    assert intervals.effective_size(hit, np.arange(len(hit))) == pytest.approx(len(hit))
+    assert intervals.effective_size(np.repeat(hit, 3), np.repeat(np.arange(len(hit)), 3)) == pytest.approx(len(hit))
 
 
 @pytest.mark.parametrize("patients, truth", [(15, 0.8), (40, 0.9), (60, 0.97)])
@@ -242,7 +242,7 @@ def test_shares_of_clustered_images_keep_their_promise_where_wilson_over_images_
     rng, covered, naive = np.random.default_rng(0), 0, 0
     for _ in range(1500):
         right = (rng.random((patients, 5)) < rng.beta(truth, 1 - truth, size=(patients, 1))).ravel().astype(float)   # correlation 0.5
-        size = report.effective_size(right, np.repeat(np.arange(patients), 5))
+        size = intervals.effective_size(right, np.repeat(np.arange(patients), 5))
         _, low, high = intervals.wilson(right.mean() * size, size)
         covered += low <= truth <= high
         _, low, high = intervals.wilson(right.sum(), len(right))

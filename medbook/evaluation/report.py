@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['LEAST', 'MAX_FPR', 'TARGET', 'RANKS', 'GROUPS', 'COLUMNS', 'AGES', 'FEW_PATIENTS', 'FEW_CASES', 'SUBGROUP_COLUMNS',
            'INK', 'SOFT', 'BLUE', 'RED', 'COLOURS', 'STYLE', 'ABOUT_A_LABEL', 'PLOTS', 'ASIDE', 'MEANINGS', 'SEVERAL',
-           'HEADLINES', 'NAMES', 'UNBOUNDED', 'effective_size', 'redrawn_metrics', 'Predictions', 'check', 'Joint',
-           'check_groups', 'draw', 'plot_roc', 'plot_pr', 'plot_confusion', 'reliability', 'plot_reliability',
-           'plot_recall', 'decision_table', 'plot_decision', 'plot_subgroups', 'kinds', 'worst', 'checklists',
-           'plot_history', 'render', 'Results', 'Evaluation', 'evaluate']
+           'HEADLINES', 'NAMES', 'UNBOUNDED', 'redrawn_metrics', 'Predictions', 'check', 'Joint', 'check_groups',
+           'draw', 'plot_roc', 'plot_pr', 'plot_confusion', 'reliability', 'plot_reliability', 'plot_recall',
+           'decision_table', 'plot_decision', 'plot_subgroups', 'kinds', 'worst', 'checklists', 'plot_history',
+           'render', 'Results', 'Evaluation', 'evaluate']
 
 # %% ../../nbs/3_evaluation/35_report.ipynb #895fea1d
 import base64
@@ -51,26 +51,13 @@ def _value(metric, *arguments):
     return value, said[0].split("undefined: ")[-1] if said else "it has no value for these cases"
 
 # %% ../../nbs/3_evaluation/35_report.ipynb #88f69750
-def effective_size(hit, owner):
-    """How many independent cases the hits (m,) of 0 and 1 are worth, whose patients (m,) are numbers from 0: m / design effect.
-
-    After Rao and Scott (1992), with two imaginary patients of mean size, one of hits and one of misses.
-    """
-    sizes = np.bincount(owner)
-    hits, sizes = np.bincount(owner, hit)[sizes > 0], sizes[sizes > 0]
-    each = sizes.mean()
-    hits, sizes = np.append(hits, [each, 0]), np.append(sizes, [each, each])
-    share = hits.sum() / sizes.sum()
-    return len(hit) / max(1, ((hits - share * sizes) ** 2).sum() / (sizes.sum() * share * (1 - share)))
-
-# %% ../../nbs/3_evaluation/35_report.ipynb #d558b72a
 def _proportion(p, name, hit, member=None, reason="no case"):
     """A row for the share of `hit` (n,) among `member` (n,), by Wilson; of the effective number where patients have several rows."""
     member = np.ones(len(hit), bool) if member is None else np.asarray(member, bool)
     inside = np.asarray(hit, float)[member]
     if not len(inside):
         return _undefined(name, 0, reason)
-    size = effective_size(inside, p.owner[member]) if p.clustered else len(inside)
+    size = intervals.effective_size(inside, p.owner[member]) if p.clustered else len(inside)
     found = inside.mean(), *intervals.wilson(inside.mean() * size, size, p.confidence)[1:]
     return _row(name, found, len(inside), "Wilson, by patient" if p.clustered else "Wilson")
 
@@ -337,7 +324,7 @@ def check(y_true, y_score, *, patients=None, classes=None, threshold=None, confi
     if prevalence is not None and (task != "binary" or not 0 < prevalence < 1):
         raise ValueError(f"prevalence is {prevalence} with {task} scores; give a share between 0 and 1, for two classes")
     names = _names(classes, 2 if scores.ndim == 1 else scores.shape[1])
-    return Predictions(labels, scores, names, _owners(patients, len(labels)), threshold, task, confidence, resamples, seed, prevalence)
+    return Predictions(labels.copy(), scores, names, _owners(patients, len(labels)), threshold, task, confidence, resamples, seed, prevalence)
 
 # %% ../../nbs/3_evaluation/35_report.ipynb #a4a2b90b
 def _area_up_to(share, a, b, weight, ill, healthy):
@@ -942,7 +929,7 @@ def reliability(p, bins=10):
     rows, (_, place) = [], calibration.score_bins(score, bins=bins)
     for k in np.unique(place):
         inside = place == k
-        share, size = true[inside].mean(), effective_size(true[inside], owner[inside])
+        share, size = true[inside].mean(), intervals.effective_size(true[inside], owner[inside])
         rows.append([k, score[inside].mean(), share, *intervals.wilson(share * size, size, p.confidence)[1:], inside.sum()])
     return pd.DataFrame(rows, columns=["bin", "score", "share", "low", "high", "n"]).astype({"bin": int, "n": int})
 
