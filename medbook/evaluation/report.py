@@ -324,7 +324,8 @@ def check(y_true, y_score, *, patients=None, classes=None, threshold=None, confi
     if prevalence is not None and (task != "binary" or not 0 < prevalence < 1):
         raise ValueError(f"prevalence is {prevalence} with {task} scores; give a share between 0 and 1, for two classes")
     names = _names(classes, 2 if scores.ndim == 1 else scores.shape[1])
-    return Predictions(labels.copy(), scores, names, _owners(patients, len(labels)), threshold, task, confidence, resamples, seed, prevalence)
+    owners = _owners(patients, len(labels))
+    return Predictions(labels.copy(), scores, names, owners, threshold, task, confidence, resamples, seed, prevalence)
 
 # %% ../../nbs/3_evaluation/35_report.ipynb #a4a2b90b
 def _area_up_to(share, a, b, weight, ill, healthy):
