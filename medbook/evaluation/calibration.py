@@ -650,6 +650,7 @@ class TemperatureScaling(Calibrator):
         self.smooth, self.temperature = smooth, None
 
     def _learn(self, labels, scores):
+        """Find the temperature that makes the labels likeliest."""
         logs = _log_scores(scores, None)
         self.floor = logs.min()
         hot = np.eye(scores.shape[1])[labels]
@@ -660,6 +661,7 @@ class TemperatureScaling(Calibrator):
         self.temperature = _best_temperature(logs, smoothed_targets(labels, scores.shape[1]) if smooth else hot)
 
     def _apply(self, scores):
+        """The scores at this temperature."""
         return _softmax(_log_scores(scores, self.floor) / self.temperature)
 
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #6381158e
@@ -708,11 +710,13 @@ class PlattScaling(Calibrator):
         self.smooth, self.intercept, self.slope = smooth, None, None
 
     def _learn(self, labels, scores):
+        """Fit a logistic line for each class against the rest."""
         columns = [(ill, log_odds(score)) for ill, score in _one_against_rest(labels, scores)]
         self.limits = [_finite_limits(odds) for _, odds in columns]
         self.intercept, self.slope = np.array([_platt(ill, odds, self.smooth) for ill, odds in columns]).T
 
     def _apply(self, scores):
+        """The scores on those lines, scaled to sum to 1."""
         columns = scores[:, 1:] if scores.shape[1] == 2 else scores
         odds = np.column_stack([log_odds(score, limit) for score, limit in zip(columns.T, self.limits, strict=True)])
         return _joined(sigmoid(self.intercept + self.slope * odds))
@@ -738,9 +742,11 @@ class IsotonicScaling(Calibrator):
     knots = None
 
     def _learn(self, labels, scores):
+        """Find the growing steps for each class against the rest."""
         self.knots = [_isotonic(ill, score) for ill, score in _one_against_rest(labels, scores)]
 
     def _apply(self, scores):
+        """The scores on those steps, scaled to sum to 1."""
         columns = scores[:, 1:] if scores.shape[1] == 2 else scores
         return _joined(np.column_stack([np.interp(score, *knots) for score, knots in zip(columns.T, self.knots, strict=True)]))
 

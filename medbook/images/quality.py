@@ -217,9 +217,11 @@ class MappedFiles(ImageFiles):
         self.source, self.function, self.name = source, function, name
 
     def read(self, path):
+        """One image, changed by the function: float32 (H, W, C)."""
         return np.asarray(self.function(self.source.read(path)), np.float32)
 
     def take(self, rows):
+        """The same for some rows."""
         return MappedFiles(self.source.take(rows), self.function, self.name)
 
 # %% ../../nbs/1_images/13_quality.ipynb #0a4a447d

@@ -470,6 +470,7 @@ class StrategyTable:
         return plot_strategies(self, figures)
 
     def _repr_html_(self):
+        """The table of figures and its doubts, for Jupyter."""
         return self.wide().to_html() + "".join(f"<p>{html.escape(each)}</p>" for each in self.about.get("doubts", []))
 
 # %% ../../nbs/4_training/43_imbalance.ipynb #f77b3b2d
