@@ -33,7 +33,7 @@ demo: install    ## the main job on built-in data: write DICOM, read, split, tra
 
 test: install engines chromium  ## everything that CI checks
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest tests -n 2 --dist worksteal
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist worksteal  # two workers, a thread of matrix products each
 
 lint: install    ## style, the order of the parts, and that the exported library is what the notebooks say
 	$(BIN)/ruff check .
