@@ -317,9 +317,9 @@ def _in_order(positive, score):
         keys = np.left_shift(score.view(np.uint64), 1)
         keys |= positive
         keys.sort()
-        new = (keys[1:] ^ keys[:-1]) > 1
-        keys &= 1
-        return keys == 1, new
+        ill = (keys.astype(np.uint8) & 1).astype(bool)
+        keys >>= 1
+        return ill, keys[1:] != keys[:-1]
     order = np.argsort(score)
     ordered = score[order]
     return positive[order], ordered[1:] != ordered[:-1]
@@ -329,17 +329,17 @@ def _spread(passed, total, count=None):
     """Mean and variance of the placements passed/total, each `count` times (once where None)."""
     size = len(passed) if count is None else count.sum()
     share = passed / total
-    mean = np.average(share, weights=count)
+    mean = share.mean() if count is None else np.average(share, weights=count)
     share -= mean
-    share *= share if count is None else share * count
-    return mean, share.sum() / (size - 1) if size > 1 else np.nan
+    squares = np.einsum("i,i->", share, share if count is None else share * count)
+    return mean, squares / (size - 1) if size > 1 else np.nan
 
 # %% ../../nbs/3_evaluation/32_intervals.ipynb #f673be53
 def _passed(ill, new):
     """For the ill and for the healthy: how many of the other class lie below, ties half; and how often each occurs (None: once)."""
     if new.all():
         places = np.flatnonzero(ill), np.flatnonzero(~ill)
-        return [(place - np.arange(len(place)), None) for place in places]
+        return [(np.subtract(place, np.arange(len(place)), out=place), None) for place in places]
     starts = np.flatnonzero(np.r_[True, new])
     counts = np.add.reduceat(ill, starts, dtype=np.float64), np.add.reduceat(~ill, starts, dtype=np.float64)
     return [(np.cumsum(other) - other / 2, own) for own, other in (counts, counts[::-1])]

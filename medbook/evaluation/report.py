@@ -942,7 +942,7 @@ def _calibration_curve(p, ax):
         line = calibration.calibration_line(p.y_true, p.y_score)
     if math.isfinite(line.slope.value):
         grid = np.linspace(0.002, 0.998, 250)
-        found = 1 / (1 + np.exp(-(line.intercept.value + line.slope.value * np.log(grid / (1 - grid)))))
+        found = calibration.sigmoid(line.intercept.value + line.slope.value * np.log(grid / (1 - grid)))
         ax.plot(grid, found, color=RED, linewidth=1.1, label=f"calibration line, slope {line.slope.value:.2f}")
 
 # %% ../../nbs/3_evaluation/35_report.ipynb #3dae8c79
