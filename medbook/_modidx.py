@@ -76,6 +76,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                 'medbook/evaluation/calibration.py'),
                                                 'medbook.evaluation.calibration._ece': ( '3_evaluation/calibration.html#_ece',
                                                                                          'medbook/evaluation/calibration.py'),
+                                                'medbook.evaluation.calibration._equal': ( '3_evaluation/calibration.html#_equal',
+                                                                                           'medbook/evaluation/calibration.py'),
                                                 'medbook.evaluation.calibration._finite_limits': ( '3_evaluation/calibration.html#_finite_limits',
                                                                                                    'medbook/evaluation/calibration.py'),
                                                 'medbook.evaluation.calibration._in_range': ( '3_evaluation/calibration.html#_in_range',

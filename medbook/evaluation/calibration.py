@@ -450,12 +450,17 @@ def log_odds(y_score, limits=None):
     return np.clip(raw, *(_finite_limits(raw) if limits is None else limits))
 
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #c3c8c5ac
-def _logistic(design, target, offset=0.0):
-    """Newton's method for logistic regression: coefficients (p,) and curvature (p, p). target (n,) in [0, 1]; design (n, p)."""
+def _logistic(columns, target, offset=0.0):
+    """Newton's method for logistic regression: coefficients (p,) and their covariance (p, p). target (n,) in [0, 1]; columns (n, p).
+
+    It works on an orthogonal basis of the columns, as scores that hardly differ make the columns nearly the same.
+    """
     def loss(beta):
         line = design @ beta + offset
         return np.sum(np.logaddexp(0, line) - target * line)
 
+    design, triangle = np.linalg.qr(columns)
+    design, back = design * np.sqrt(len(columns)), np.linalg.inv(triangle) * np.sqrt(len(columns))
     beta, here = np.zeros(design.shape[1]), np.inf
     for _ in range(500):
         mean = sigmoid(design @ beta + offset)
@@ -467,7 +472,7 @@ def _logistic(design, target, offset=0.0):
         beta, here = beta + step, loss(beta + step)
         if np.abs(design @ step).max() < 1e-10:
             break
-    return beta, curvature
+    return back @ beta, back @ np.linalg.inv(curvature) @ back.T
 
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #6bc8fa67
 class CalibrationWarning(UndefinedMetric):
@@ -485,8 +490,7 @@ class Estimate(NamedTuple):
 def _wald(design, target, offset, confidence, patients):
     """Estimates of a logistic regression's coefficients, by Wald's interval; by patient with the sandwich variance."""
     z, codes = normal_quantile(confidence), patient_codes(patients, len(target))
-    beta, curvature = _logistic(design, target, offset)
-    inverse = np.linalg.inv(curvature)
+    beta, inverse = _logistic(design, target, offset)
     if patients is not None:
         residuals = design * (target - sigmoid(design @ beta + offset))[:, None]
         sums = np.stack([np.bincount(codes, column) for column in residuals.T])
@@ -503,11 +507,16 @@ class CalibrationLine(NamedTuple):
     slope: Estimate
 
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #94f27329
+def _equal(odds):
+    """Whether log-odds (n,) are the same up to rounding, so that no slope can be found."""
+    return np.ptp(odds) < 1e-6 * max(1.0, np.abs(odds).max())
+
+# %% ../../nbs/3_evaluation/33_calibration.ipynb #00828a8a
 def _no_line(ill, odds):
     """Why the calibration line has no finite slope, or None."""
     if ill.all() or not ill.any():
         return f"all cases are {'ill' if ill.all() else 'healthy'}"
-    if odds.min() == odds.max():
+    if _equal(odds):
         return "all scores are equal"
     if odds[ill].min() >= odds[~ill].max() or odds[ill].max() <= odds[~ill].min():
         return "one score separates the ill from the healthy, so no slope is steep enough"
@@ -685,7 +694,7 @@ def _platt(ill, odds, smooth):
     if reason and "separates" in reason and not smooth:
         raise ValueError(f"{reason}; use smooth=True")
     targets = smoothed_targets(ill.astype(int), 2)[:, 1] if smooth else ill.astype(float)
-    if odds.min() < odds.max():
+    if not _equal(odds):
         intercept, slope = _logistic(np.column_stack([np.ones(len(odds)), odds]), targets)[0]
         if slope > 0:
             return intercept, slope
