@@ -134,7 +134,7 @@ def test_two_columns_are_the_second():
     (lambda: youden([0], [0.2]), "all 1 labels of y_true are 0"),
     (lambda: youden([0, 1], [0.2]), r"y_true has shape \(2,\), y_score \(1,\)"),
     (lambda: youden([0, 1], [0.2, np.nan]), "NaN"),
-    (lambda: youden([0, 1, 2], np.eye(3)), "decides about one class"),
+    (lambda: youden([0, 1, 2], np.eye(3)), "youden takes one class"),
     (lambda: youden([0, 1], [0.2, 0.3], weights=[1, -1]), "weights"),
     (lambda: cost_threshold([0, 1], [0.2, 0.3], cost_fn=0), "cost_fn=0; give the cost"),
     (lambda: cost_threshold([0, 1], [0.2, 0.3], prevalence=1.2), "prevalence=1.2; give a share"),

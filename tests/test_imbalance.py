@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 
 from medbook.images import load
 from medbook.images.datasets import from_arrays
-from medbook.training import fitting, imbalance
+from medbook.training import imbalance
 from medbook.training.cnn import build_cnn
 from medbook.training.fitting import Batches, TrainingError, fit
 from medbook.training.imbalance import (
@@ -30,6 +30,8 @@ from medbook.training.imbalance import (
 
 TRAINED = [strategy for strategy in STRATEGIES.values() if strategy.decide == "largest"]
 
+pytestmark = pytest.mark.usefixtures("without_reports")
+
 
 def spots(n=600, rare=0.1, *, seed=0, per_patient=3):
     """Noisy 8 × 8 images, `per_patient` of a patient; class 1 has a bright spot. A data set with splits by patient."""
@@ -39,14 +41,6 @@ def spots(n=600, rare=0.1, *, seed=0, per_patient=3):
     images = rng.normal(100, 25, (n, 8, 8))
     images[:, 3:6, 3:6] += 30 * labels[:, None, None]
     return from_arrays(images.clip(0, 255).astype("uint8")[..., None], labels, classes=["none", "spot"], patients=patients.astype(str))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_reports():
-    """Runs in folders write no report: it is drawn for a second each, and is tested with `fit`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "write_report", lambda run, folder, dataset=None: None)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -142,7 +142,7 @@ def test_a_hundred_thousand_cases_are_sent_in_less_than_a_megabyte():
     (([0, 1], [0.2, 1.7]), {}, "y_score runs from 0.2 to 1.7; give probabilities"),
     (([0, 1], [0.2, np.inf]), {}, "NaN or infinite"),
     (([0, 1], [0.2]), {}, "y_true has shape"),
-    (([0, 1, 2], np.eye(3)), {}, "give one class"),
+    (([0, 1, 2], np.eye(3)), {}, "CurveExplorer takes one class"),
     (([0, 1], [0.2, 0.7]), {"trained_on": 1}, "trained_on=1; give a share"),
     (([0, 1], [0.2, 0.7]), {"classes": "ab"}, "give two names"),
     (([0, 1], [0.2, 0.7]), {"classes": ["a"]}, "give two names"),

@@ -23,7 +23,6 @@ from sklearn.neighbors import KNeighborsClassifier
 from medbook.evaluation.metrics import auc
 from medbook.evaluation.predictions import evaluate_table
 from medbook.images.datasets import Card, Dataset, load, split
-from medbook.training import fitting
 from medbook.training.fitting import TrainingError, fit
 from medbook.training.selection import (
     ambiguity,
@@ -45,6 +44,8 @@ from medbook.training.selection import (
 )
 
 matplotlib.use("agg")
+
+pytestmark = pytest.mark.usefixtures("without_reports")
 
 
 def scans(patients=60, images=3, size=12, seed=0, lesion=1.0, sickness=0.5):
@@ -68,14 +69,6 @@ def poisoned(dataset):
     labels, images, test = dataset.labels.copy(), dataset.images.copy(), dataset.splits == "test"
     labels[test], images[test] = 1 - labels[test], np.nan
     return replace(dataset, labels=labels, images=images)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_reports():
-    """Runs in folders write no report: it is drawn for a second each, and is tested with `fit`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "write_report", lambda run, folder, dataset=None: None)
-        yield
 
 
 @pytest.fixture(scope="module")

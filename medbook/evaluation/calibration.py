@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .intervals import effective_size, normal_quantile, patient_codes, wilson
-from .metrics import UndefinedMetric, _array, _check_weights, _rate, check_cases
+from .metrics import UndefinedMetric, _array, _check_weights, _rate, check_cases, one_class
 
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #3a1a6f31
 def sigmoid(x):
@@ -66,11 +66,8 @@ def _checked(y_true, y_score, weights=None):
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #dc3ef4a5
 def _one_class(name, y_true, y_score):
     """Ill or not (n,) and probabilities (n,) of a binary task."""
-    cases = check_cases(y_true, y_score)
-    if cases.task != "binary":
-        raise ValueError(f"{name} takes one class, y_score has shape {cases.y_score.shape}; give {name}(y_true == k, y_score[:, k]) or one "
-                         "column of both")
-    return cases.y_true == 1, _in_range(cases.y_score)
+    ill, score = one_class(name, y_true, y_score)
+    return ill, _in_range(score)
 
 # %% ../../nbs/3_evaluation/33_calibration.ipynb #f1975da8
 def _plain(values):

@@ -18,15 +18,7 @@ import numpy as np
 import pandas as pd
 
 from .intervals import bootstrap
-from .metrics import check_cases, prevalence as share_ill
-
-# %% ../../nbs/3_evaluation/34_decision.ipynb #643120a3
-def _one_class(name, y_true, y_score):
-    """Ill or not (n,) and scores (n,) of a binary task; ValueError for several classes or labels."""
-    cases = check_cases(y_true, y_score)
-    if cases.task != "binary":
-        raise ValueError(f"{name} decides about one class, y_score has shape {cases.y_score.shape}; give y_true == k and y_score[:, k]")
-    return cases.y_true == 1, cases.y_score
+from .metrics import check_cases, one_class, prevalence as share_ill
 
 # %% ../../nbs/3_evaluation/34_decision.ipynb #802c8a1e
 def _running(ill, score, weights):
@@ -63,7 +55,7 @@ def _half_way(scores, best, following):
 # %% ../../nbs/3_evaluation/34_decision.ipynb #613a4205
 def _best_threshold(name, y_true, y_score, weights, gain):
     """The threshold of the largest `gain(found, alarms, P, N)`, the highest of equals; first place: nobody is called positive."""
-    ill, score = _one_class(name, y_true, y_score)
+    ill, score = one_class(name, y_true, y_score)
     scores, found, alarms = _running(ill, score, weights)
     first = np.zeros((*found.shape[:-1], 1))
     found, alarms = np.concatenate([first, found], axis=-1), np.concatenate([first, alarms], axis=-1)
@@ -83,7 +75,7 @@ def _rising(found, alarms, ill_weight, healthy_weight):
     gain[..., 0] = -np.inf
     return gain
 
-
+# %% ../../nbs/3_evaluation/34_decision.ipynb #de30bc22
 def youden(y_true, y_score, *, weights=None):
     """The threshold with the largest sensitivity + specificity.
 
@@ -111,7 +103,7 @@ def _check_costs(cost_fp, cost_fn):
         if not (np.isscalar(cost) and 0 < cost < np.inf):
             raise ValueError(f"{name}={cost!r}; give the cost of one such error, a number above 0")
 
-
+# %% ../../nbs/3_evaluation/34_decision.ipynb #589470cc
 def _check_share(name, value, low_allowed=True):
     """Refuse what is no share between 0 and 1."""
     if not (np.isscalar(value) and (0 <= value <= 1 if low_allowed else 0 < value <= 1)):
@@ -227,7 +219,7 @@ class ChosenThreshold(NamedTuple):
 # %% ../../nbs/3_evaluation/34_decision.ipynb #4e4d877e
 RULES = {"youden": youden, "cost": cost_threshold, "sensitivity": threshold_for_sensitivity, "specificity": threshold_for_specificity}
 
-
+# %% ../../nbs/3_evaluation/34_decision.ipynb #8fde998d
 def _rule(rule, options):
     """The function of a rule, with its options."""
     if rule not in RULES:
@@ -273,7 +265,7 @@ def choose_threshold(y_true, y_score, rule="youden", **options):
         everybody or nobody positive, where it allows not one error, and where no threshold is better than chance.
     """
     threshold = _rule(rule, options)(y_true, y_score)
-    ill, score = _one_class("choose_threshold", y_true, y_score)
+    ill, score = one_class("choose_threshold", y_true, y_score)
     called = score >= threshold
     counts = [int(np.count_nonzero(group)) for group in (called & ill, called & ~ill, ~called & ill, ~called & ~ill)]
     note = _doubt(rule, options.get("target", 0.95), *counts)
@@ -300,7 +292,7 @@ def threshold_interval(y_true, y_score, rule="youden", *, patients=None, resampl
     ------
     ValueError : as `choose_threshold` and `bootstrap`.
     """
-    _one_class("threshold_interval", y_true, y_score)
+    one_class("threshold_interval", y_true, y_score)
     return bootstrap(_rule(rule, options), y_true, y_score, patients=patients, resamples=resamples, confidence=confidence, seed=seed)
 
 # %% ../../nbs/3_evaluation/34_decision.ipynb #13239e91
@@ -311,7 +303,7 @@ def _thresholds(threshold):
         raise ValueError(f"threshold={threshold}; give a risk from 0 up to but not 1, or several, (k,)")
     return threshold
 
-
+# %% ../../nbs/3_evaluation/34_decision.ipynb #867268d6
 def treat_all(prevalence, threshold):
     """Net benefit of treating everybody, π − (1 − π)·t / (1 − t): a float, or (k,) for thresholds (k,) in [0, 1)."""
     _check_share("prevalence", prevalence)
@@ -334,7 +326,7 @@ def _cells(ill, score, thresholds, weights):
 # %% ../../nbs/3_evaluation/34_decision.ipynb #4e467017
 def _called(name, y_true, y_score, threshold, weights):
     """Ill and healthy cases that score at least each threshold, and of all: four arrays (..., k) or (..., 1)."""
-    ill, score = _one_class(name, y_true, y_score)
+    ill, score = one_class(name, y_true, y_score)
     if score.min() < 0 or score.max() > 1:
         raise ValueError(f"y_score runs from {score.min():.3g} to {score.max():.3g}; {name} reads scores as risks: give probabilities")
     share_ill(ill, weights=weights)                                        # refuses faulty weights
@@ -379,7 +371,7 @@ def net_benefit(y_true, y_score, threshold, *, weights=None, prevalence=None):
 # %% ../../nbs/3_evaluation/34_decision.ipynb #c67fde33
 GRID = np.arange(1, 100) / 100
 
-
+# %% ../../nbs/3_evaluation/34_decision.ipynb #fb783f74
 def _benefits(y_true, y_score, weights=None, *, thresholds, prevalence, standardised):
     """Net benefit at all thresholds, (..., k), divided by the prevalence where standardised."""
     value = net_benefit(y_true, y_score, thresholds, weights=weights, prevalence=prevalence)
@@ -482,8 +474,8 @@ def net_benefit_difference(y_true, score_a, score_b, thresholds=GRID, *, patient
     ------
     ValueError : as `decision_curve`.
     """
-    thresholds, ill = np.atleast_1d(_thresholds(thresholds)), _one_class("net_benefit_difference", y_true, score_a)[0]
-    pair = [_one_class("net_benefit_difference", y_true, scores)[1] for scores in (score_a, score_b)]
+    thresholds, ill = np.atleast_1d(_thresholds(thresholds)), one_class("net_benefit_difference", y_true, score_a)[0]
+    pair = [one_class("net_benefit_difference", y_true, scores)[1] for scores in (score_a, score_b)]
 
     def difference(y_true, case, weights=None):
         a, b = (net_benefit(y_true, scores[case.astype(int)], thresholds, weights=weights, prevalence=prevalence) for scores in pair)

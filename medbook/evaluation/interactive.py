@@ -20,7 +20,7 @@ import traitlets
 from .calibration import ece, prior_correction, reliability_curve
 from .decision import GRID, net_benefit, treat_all
 from medbook.evaluation.metrics import (
-    UndefinedMetric, auc, average_precision, check_cases, f1, npv, npv_at, ppv, ppv_at, sensitivity, specificity, two_by_two,
+    UndefinedMetric, auc, average_precision, f1, npv, npv_at, one_class, ppv, ppv_at, sensitivity, specificity, two_by_two,
 )
 
 # %% ../../nbs/3_evaluation/37_interactive.ipynb #670a1b7d
@@ -45,16 +45,14 @@ class ScoreSteps:
 # %% ../../nbs/3_evaluation/37_interactive.ipynb #2b836f5f
 def _probabilities(y_true, y_score):
     """Ill or not and probabilities, both (n,); ValueError for several classes, one class alone, scores outside [0, 1]."""
-    cases = check_cases(y_true, y_score)
-    if cases.task != "binary":
-        raise ValueError(f"y_score has shape {cases.y_score.shape}; give one class, y_true == k and y_score[:, k]")
-    if cases.y_score.min() < 0 or cases.y_score.max() > 1:
-        raise ValueError(f"y_score runs from {cases.y_score.min():.3g} to {cases.y_score.max():.3g}; give probabilities")
-    if cases.y_true.min() == cases.y_true.max():
-        raise ValueError(f"all {len(cases.y_true)} labels of y_true are {cases.y_true[0]}; curves need ill and healthy cases")
-    return cases.y_true == 1, cases.y_score
+    ill, score = one_class("CurveExplorer", y_true, y_score)
+    if score.min() < 0 or score.max() > 1:
+        raise ValueError(f"y_score runs from {score.min():.3g} to {score.max():.3g}; give probabilities")
+    if ill.all() or not ill.any():
+        raise ValueError(f"all {len(ill)} labels of y_true are {int(ill[0])}; curves need ill and healthy cases")
+    return ill, score
 
-
+# %% ../../nbs/3_evaluation/37_interactive.ipynb #470fe656
 def score_steps(y_true, y_score, *, most=50_000):
     """The `ScoreSteps` of labels and probabilities.
 
@@ -134,7 +132,7 @@ def curve_point(steps, *, threshold, prevalence=None, ratio=None, corrected=Fals
 # %% ../../nbs/3_evaluation/37_interactive.ipynb #55cfbb8e
 HEALTHY, ILL, NOW = "#3b7dd8", "#d9603b", "#a055c8"
 
-
+# %% ../../nbs/3_evaluation/37_interactive.ipynb #4723b302
 @dataclass(frozen=True)
 class Setting:
     """What the panels draw: the steps, the setting as arguments of `curve_point`, the numbers there, and the scores as shown."""
@@ -172,7 +170,7 @@ def _rates(steps):
     """False and true positive rate, from nobody called to everybody, (k + 1,)."""
     return tuple(np.r_[0, np.cumsum(counts[::-1])] / counts.sum() for counts in (steps.healthy, steps.ill))
 
-
+# %% ../../nbs/3_evaluation/37_interactive.ipynb #cca9e5d6
 def draw_roc(axes, now):
     """The ROC curve with the point at the threshold."""
     axes.plot([0, 1], [0, 1], "--", color="0.6", lw=1)
@@ -239,7 +237,7 @@ def curves_alt(now, title="", classes=("healthy", "ill")):
             f"{trained}; sensitivity {point['sensitivity']:.3f}, specificity {point['specificity']:.3f}, PPV {point['ppv']:.3f}, "
             f"NPV {point['npv']:.3f}, net benefit {_digits(point['net_benefit'])}, calibration error {point['ece']:.3f}")
 
-
+# %% ../../nbs/3_evaluation/37_interactive.ipynb #529a34b4
 def curves_still(now, title="", classes=("healthy", "ill")):
     """The six panels as the bytes of a PNG file."""
     from matplotlib import rc_context
@@ -262,7 +260,7 @@ def _static(name):
     """The text of a file that goes to the browser."""
     return (files("medbook.evaluation") / "static" / name).read_text(encoding="utf-8")
 
-
+# %% ../../nbs/3_evaluation/37_interactive.ipynb #34820454
 def _inside(name, value):
     """A share above 0 and below 1, or None."""
     if value is not None and not 0 < value < 1:

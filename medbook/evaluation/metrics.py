@@ -6,8 +6,8 @@
 __all__ = ['Cases', 'check_cases', 'confusion_matrix', 'Counts', 'UndefinedMetric', 'two_by_two', 'sensitivity', 'specificity',
            'ppv', 'npv', 'ppv_at', 'npv_at', 'prevalence', 'positive_likelihood_ratio', 'negative_likelihood_ratio',
            'diagnostic_odds_ratio', 'accuracy', 'recall_per_class', 'balanced_accuracy', 'f_beta', 'f1', 'mcc', 'kappa',
-           'RocCurve', 'roc_curve', 'auc', 'partial_auc', 'sensitivity_at', 'specificity_at', 'PrCurve', 'pr_curve',
-           'average_precision', 'exact_match']
+           'RocCurve', 'one_class', 'roc_curve', 'auc', 'partial_auc', 'sensitivity_at', 'specificity_at', 'PrCurve',
+           'pr_curve', 'average_precision', 'exact_match']
 
 # %% ../../nbs/3_evaluation/31_metrics.ipynb #97023b0b
 import warnings
@@ -326,30 +326,33 @@ def _at_prevalence(counts, prevalence):
     return Counts(tp, _rate(counts.fp, healthy) * (1 - prev), _rate(counts.fn, ill) * prev, tn)
 
 # %% ../../nbs/3_evaluation/31_metrics.ipynb #31e34a31
+def _counts_at(y_true, y_score, threshold, weights, average, prevalence):
+    """Task, counts as they are or at a stated prevalence, the number of ill, and the classes that must not be empty."""
+    task, counts = _counts(y_true, y_score, threshold, weights, average)
+    ill, healthy = counts.tp + counts.fn, counts.tn + counts.fp
+    if prevalence is None:
+        return task, counts, ill, {}
+    return task, _at_prevalence(counts, prevalence), ill, {"ill": ill, "healthy": healthy}
+
+# %% ../../nbs/3_evaluation/31_metrics.ipynb #8d04890b
 def ppv(y_true, y_score, *, threshold=0.5, average="macro", weights=None, prevalence=None):
     """Share of the positive results that are right, TP / (TP + FP): positive predictive value, or precision.
 
     Parameters, errors and what is returned as in `sensitivity`; nan where nothing is called positive. Holds for the
     prevalence among these cases, or for a stated `prevalence` (a share, or one a class), by Bayes' theorem (see `ppv_at`).
     """
-    task, counts = _counts(y_true, y_score, threshold, weights, average)
-    ill, healthy, lacking = counts.tp + counts.fn, counts.tn + counts.fp, {}
-    if prevalence is not None:
-        counts, lacking = _at_prevalence(counts, prevalence), {"ill": ill, "healthy": healthy}
+    task, counts, ill, lacking = _counts_at(y_true, y_score, threshold, weights, average, prevalence)
     called = counts.tp + counts.fp
     return _answer("ppv", _rate(counts.tp, called), average, task, support=ill, **lacking, positive=called)
 
-# %% ../../nbs/3_evaluation/31_metrics.ipynb #8d04890b
+# %% ../../nbs/3_evaluation/31_metrics.ipynb #f6cec441
 def npv(y_true, y_score, *, threshold=0.5, average="macro", weights=None, prevalence=None):
     """Share of the negative results that are right, TN / (TN + FN): negative predictive value.
 
     Parameters, errors and what is returned as in `sensitivity`; nan where nothing is called negative. Holds for the
     prevalence among these cases, or for a stated `prevalence` (a share, or one a class), by Bayes' theorem (see `npv_at`).
     """
-    task, counts = _counts(y_true, y_score, threshold, weights, average)
-    ill, healthy, lacking = counts.tp + counts.fn, counts.tn + counts.fp, {}
-    if prevalence is not None:
-        counts, lacking = _at_prevalence(counts, prevalence), {"ill": ill, "healthy": healthy}
+    task, counts, ill, lacking = _counts_at(y_true, y_score, threshold, weights, average, prevalence)
     called = counts.tn + counts.fn
     return _answer("npv", _rate(counts.tn, called), average, task, support=ill, **lacking, negative=called)
 
@@ -590,18 +593,24 @@ class RocCurve(NamedTuple):
     thresholds: np.ndarray
 
 # %% ../../nbs/3_evaluation/31_metrics.ipynb #121239d3
+def one_class(name, y_true, y_score):
+    """Ill or not (n,) and scores (n,) of a binary task; ValueError for several classes or labels, which `name` cannot take."""
+    cases = check_cases(y_true, y_score)
+    if cases.task != "binary":
+        raise ValueError(f"{name} takes one class, y_score has shape {cases.y_score.shape}; give {name}(y_true == k, y_score[:, k]) or one "
+                         "column of both")
+    return cases.y_true == 1, cases.y_score
+
+# %% ../../nbs/3_evaluation/31_metrics.ipynb #0cd94548
 def _one_pair(name, y_true, y_score, weights=None):
     """Ill or not (n,), scores (n,) and weights (n,) of a binary task, for a curve that has no meaning for several classes."""
-    cases, weights = check_cases(y_true, y_score), _check_weights(weights, len(y_true))
-    if cases.task != "binary":
-        raise ValueError(f"{name} draws one class, y_score has shape {cases.y_score.shape}; give {name}(y_true == k, y_score[:, k])"
-                         " or one column of both")
+    (ill, score), weights = one_class(name, y_true, y_score), _check_weights(weights, len(y_true))
     if weights is None:
-        return cases.y_true == 1, cases.y_score, None
+        return ill, score, None
     if weights.ndim > 1 or not weights.any():
         raise ValueError(f"weights has shape {weights.shape}; {name} draws one curve, give weights (n,), not all of them 0")
     counted = weights > 0
-    return cases.y_true[counted] == 1, cases.y_score[counted], weights[counted]
+    return ill[counted], score[counted], weights[counted]
 
 # %% ../../nbs/3_evaluation/31_metrics.ipynb #037f8b7d
 def _warn_curve(name, **counts):
