@@ -25,6 +25,6 @@ setup(
     install_requires=lines("requirements"),
     extras_require={name: lines(f"{name}_requirements") for name in ("dev", "gpu", "engines")},
     packages=find_packages(include=["medbook", "medbook.*"]),
-    package_data={"medbook": ["*/templates/*", "*/static/*", "*/cards/*", "lab/*.json", "lab/kernels/*/*.json"]},
+    package_data={"medbook": ["static/*", "*/templates/*", "*/static/*", "*/cards/*", "lab/*.json", "lab/kernels/*/*.json"]},
     entry_points={"console_scripts": lines("console_scripts"), "nbdev": ["medbook=medbook._modidx:d"]},
 )

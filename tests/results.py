@@ -1,7 +1,7 @@
 """What medbook reaches on real images: `python -m tests.results [SECTION ...]` trains seeds 0, 1, 2 and writes RESULTS.md.
 
-The sections are the data sets on which `medbook train` runs by default; "numpy", chapter 25's network; "coverage", the intervals of
-chapters 32 and 38 on simulated studies; "imbalance-bccd", "imbalance-phantoms", the strategies of chapter 43. Nothing is chosen here: a run
+The sections are the data sets on which `medbook train` runs by default; "numpy", chapter 2.9's network; "coverage", the intervals of
+chapters 3.3 and 3.5 on simulated studies; "imbalance-bccd", "imbalance-phantoms", the strategies of chapter 4.5. Nothing is chosen here: a run
 of `medbook train` chooses its threshold on valid and reads test once; "numpy" is looked at on valid alone. Needs MEDBOOK_DATA.
 """
 import re
@@ -59,11 +59,11 @@ def lines(name, runs):
 
 
 def numpy_lines():
-    """RESULTS.md's section for the network in plain NumPy (chapter 25), on the valid split of PneumoniaMNIST."""
+    """RESULTS.md's section for the network in plain NumPy (chapter 2.9), on the valid split of PneumoniaMNIST."""
     data = load("pneumoniamnist")
     train_set, valid = data.subset("train"), data.subset("valid")
     yield "## numpy\n"
-    yield "Chapter 25's `digits_double`, NumPy alone, three epochs of PneumoniaMNIST, looked at on valid.\n"
+    yield "Chapter 2.9's `digits_double`, NumPy alone, three epochs of PneumoniaMNIST, looked at on valid.\n"
     yield "| | AUC on valid | minutes |\n|---|---|---|"
     for seed in SEEDS:
         start = time.perf_counter()
@@ -75,7 +75,7 @@ def numpy_lines():
 
 
 def imbalance_lines(name):
-    """RESULTS.md's section for one of chapter 43's studies: every strategy, three seeds."""
+    """RESULTS.md's section for one of chapter 4.5's studies: every strategy, three seeds."""
     yield f"## imbalance-{name}\n"
     yield imbalance_study(name, seeds=SEEDS).to_markdown()
     yield ""

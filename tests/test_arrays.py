@@ -1,4 +1,4 @@
-"""Chapter 20: what comes in is named, and slopes are those of calculus."""
+"""Chapter 2.1: what comes in is named, and slopes are those of calculus."""
 import numpy as np
 import pytest
 from hypothesis import given, settings

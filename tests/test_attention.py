@@ -1,4 +1,4 @@
-"""Chapter 27: attention equals Keras's and SciPy's formula, its slopes are those of calculus, its masks hide what they say."""
+"""Chapter 2.12: attention equals Keras's and SciPy's formula, its slopes are those of calculus, its masks hide what they say."""
 import keras
 import numpy as np
 import pytest

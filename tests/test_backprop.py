@@ -1,4 +1,4 @@
-"""Chapter 25: networks in NumPy have Keras's losses, right gradients and errors that say what is wrong."""
+"""Chapter 2.9: networks in NumPy have Keras's losses, right gradients and errors that say what is wrong."""
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -1,4 +1,4 @@
-"""Chapter 51: every layer's output equals the layer's own, on all kinds of models and every engine (KERAS_BACKEND)."""
+"""Chapter 5.2: every layer's output equals the layer's own, on all kinds of models and every engine (KERAS_BACKEND)."""
 import copy
 import gc
 import threading

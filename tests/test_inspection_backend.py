@@ -1,4 +1,4 @@
-"""Chapter 50: compiled functions follow the weights, and slopes are those of calculus, whichever engine runs (KERAS_BACKEND)."""
+"""Chapter 5.1: compiled functions follow the weights, and slopes are those of calculus, whichever engine runs (KERAS_BACKEND)."""
 import itertools
 
 import keras

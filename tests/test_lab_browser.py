@@ -7,7 +7,7 @@ from tests.pictures import chromium, lab, open_notebook
 @pytest.mark.timeout(300)
 def test_a_chapter_opens_and_a_cell_runs():
     with chromium() as browser, lab() as address:
-        page = open_notebook(browser, address, "3_evaluation/32_intervals.ipynb")
+        page = open_notebook(browser, address, "3_evaluation/03_intervals.ipynb")
         sizes = page.evaluate("[...document.querySelectorAll('.jp-RenderedImage img')].map(i => i.naturalWidth)")
         assert sizes and min(sizes) > 100
         assert page.locator(".jp-RenderedMarkdown mjx-container, .jp-RenderedMarkdown .MathJax").count() > 0

@@ -1,4 +1,4 @@
-"""Chapter 22: pooling equals Keras's and its own definition, and its slopes are those of calculus and of TensorFlow."""
+"""Chapter 2.5: pooling equals Keras's and its own definition, and its slopes are those of calculus and of TensorFlow."""
 import keras
 import numpy as np
 import pytest

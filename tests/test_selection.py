@@ -1,4 +1,4 @@
-"""Chapter 44: search, folds by patient, learning curves, ensembles, and what choosing on the test set does."""
+"""Chapter 4.6: search, folds by patient, learning curves, ensembles, and what choosing on the test set does."""
 import json
 import signal
 import subprocess
