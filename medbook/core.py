@@ -55,7 +55,8 @@ class ProgressBar:
     def _start(self):
         """Begin to draw, where there is something to draw on."""
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import TimeRemainingColumn
         console = Console(stderr=True)
         self.shown = sys.stderr.isatty() or console.is_jupyter
         if not self.shown:
@@ -89,13 +90,19 @@ class ProgressBar:
 # %% ../nbs/00_core.ipynb #fee43f6e
 @contextmanager
 def atomic(path):
-    """A path to write to, beside `path`; it becomes `path` when the block ends well, else is removed.
+    """A path to write to, which becomes `path` when the block ends well, else is removed.
 
-    The name keeps the suffix, by which some libraries choose the format.
+    It lies beside `path` and keeps its suffix, by which some libraries choose the format.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file that is to be there in the end.
 
     Raises
     ------
-    OSError : the file cannot be written; one line that names it and says what would help.
+    OSError
+        The file cannot be written; one line that names it and says what would help.
     """
     path = Path(path)
     part = path.with_name(f".part-{os.getpid()}-{threading.get_ident()}-{path.name}")
@@ -123,15 +130,24 @@ def _cannot_write(path, error):
 
 # %% ../nbs/00_core.ipynb #a452a3a9
 def write_atomic(path, data):
-    """Write text (as UTF-8, lines ended by a newline alone) or bytes to `path`, whole or not at all.
+    """Write a file whole or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    data : str or bytes
+        Its content; text is written as UTF-8, its line ends as they are.
 
     Returns
     -------
-    Path : where it was written.
+    Path
+        Where it was written.
 
     Raises
     ------
-    OSError : as `atomic`.
+    OSError
+        As `atomic`.
     """
     with atomic(path) as part:
         part.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
@@ -139,13 +155,39 @@ def write_atomic(path, data):
 
 # %% ../nbs/00_core.ipynb #e53e337b
 def file_hash(path, algorithm="sha256"):
-    """The hash of a file's bytes in hexadecimal; `algorithm` is one of hashlib's names."""
+    """The hash of a file's bytes.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    algorithm : str
+        One of hashlib's names.
+
+    Returns
+    -------
+    str
+        The hash in hexadecimal.
+    """
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 # %% ../nbs/00_core.ipynb #61e7aecf
 def first_line(error, most=300):
-    """What an error says, on one line of at most `most` characters; of one that Keras has wrapped, what was said first."""
+    """What an error says, on one line; of one that Keras has wrapped, what was said first.
+
+    Parameters
+    ----------
+    error : Exception
+        Anything that was raised.
+    most : int
+        Characters at most.
+
+    Returns
+    -------
+    str
+        Never empty: an error without words gives its type's name.
+    """
     text = str(error).rpartition("\x1b[1m")[2].split("\x1b[0m")[0]
     text = text.rpartition("Error encountered:")[2]
     lines = (" ".join(line.split()) for line in text.splitlines())
@@ -157,7 +199,13 @@ BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 
 # %% ../nbs/00_core.ipynb #3cc5789f
 def device():
-    """Where Keras computes, in words, such as "TensorFlow on CPU (2 cores)" or "JAX on NVIDIA A100"."""
+    """Where Keras computes, in words.
+
+    Returns
+    -------
+    str
+        Such as "TensorFlow on CPU (2 cores)" or "JAX on NVIDIA A100".
+    """
     import keras
     name = keras.backend.backend()
     kinds = {"tensorflow": _tensorflow_gpu, "jax": _jax_gpu, "torch": _torch_gpu}
@@ -169,7 +217,9 @@ def _tensorflow_gpu():
     """TensorFlow's first GPU by its name, "" where there is none."""
     import tensorflow as tf
     gpus = tf.config.list_physical_devices("GPU")
-    return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU") if gpus else ""
+    if not gpus:
+        return ""
+    return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
 
 # %% ../nbs/00_core.ipynb #7affad7e
 def _jax_gpu():
@@ -197,20 +247,27 @@ def png(image, *, height=None, width=None, widest=None):
     image : (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)
         uint8, or numbers from 0 to 1; numbers beyond are stretched to them, NaN is 0.
     height, width : int
-        Draw it so large, in pixels: every pixel a square where it grows, means of areas where it shrinks.
+        Draw it so large, in pixels: each pixel a square where it grows, means where it shrinks.
     widest : int
         Keep every k-th pixel, so that the longer side has at most so many.
 
+    Returns
+    -------
+    bytes
+        A PNG file.
+
     Raises
     ------
-    ValueError : the shape is none of an image.
+    ValueError
+        The shape is none of an image.
     """
     import cv2
     pixels = np.asarray(image)
     if pixels.ndim == 2:
         pixels = pixels[..., np.newaxis]
     if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3, 4):
-        raise ValueError(f"an image has shape {np.shape(image)}; give (H, W), (H, W, 1) or (H, W, 3)")
+        raise ValueError(f"an image has shape {np.shape(image)}; "
+                         "give (H, W), (H, W, 1) or (H, W, 3)")
     step = -(-max(pixels.shape[:2]) // widest) if widest else 1
     pixels = _bytes_of(pixels[::step, ::step])
     if height is not None:
@@ -223,7 +280,7 @@ def png(image, *, height=None, width=None, widest=None):
 
 # %% ../nbs/00_core.ipynb #bab0c5e0
 def _bytes_of(pixels):
-    """Pixels as uint8: as they are, or numbers with 0 to 1 (and what lies beyond) stretched to 0 to 255."""
+    """Pixels as uint8: as they are, or numbers with 0 to 1 (and beyond) stretched to 0 to 255."""
     if pixels.dtype == np.uint8:
         return np.ascontiguousarray(pixels)
     pixels = np.nan_to_num(pixels.astype(float))
@@ -233,7 +290,22 @@ def _bytes_of(pixels):
 
 # %% ../nbs/00_core.ipynb #17c3b170
 def figure_png(figure, *, dpi=76, colours=None):
-    """A matplotlib figure as the bytes of a PNG file; `colours` (32, say) makes a small one of so many colours."""
+    """A matplotlib figure as the bytes of a PNG file.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        The figure.
+    dpi : float
+        Dots per inch.
+    colours : int
+        Make a small file of so many colours, such as 32; None keeps all.
+
+    Returns
+    -------
+    bytes
+        A PNG file.
+    """
     from PIL import Image
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=dpi)
@@ -246,29 +318,82 @@ def figure_png(figure, *, dpi=76, colours=None):
 
 # %% ../nbs/00_core.ipynb #14b4fead
 def data_url(data, kind="image/png"):
-    """Bytes as an address that a page can hold."""
+    """Bytes as an address that a page can hold.
+
+    Parameters
+    ----------
+    data : bytes
+        The content of a file.
+    kind : str
+        Its media type.
+
+    Returns
+    -------
+    str
+        Such as "data:image/png;base64,iVBORw0K…".
+    """
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 # %% ../nbs/00_core.ipynb #716dd54e
 def script(package, name):
-    """The text of a widget's script: what all share, then the file `name` in the `static/` of `package`."""
+    """The text of a widget's script: what all share, then its own.
+
+    Parameters
+    ----------
+    package : str
+        The package whose `static/` holds the file, such as "medbook.evaluation".
+    name : str
+        The file, such as "curves.js".
+
+    Returns
+    -------
+    str
+        Both, one after the other.
+    """
     return static_text("medbook", "widget.js") + "\n" + static_text(package, name)
 
 # %% ../nbs/00_core.ipynb #74555cd1
 def style(package, name):
-    """The text of a widget's style: the colours that all share, then the file `name` in the `static/` of `package`."""
+    """The text of a widget's style: the colours that all share, then its own.
+
+    Parameters
+    ----------
+    package : str
+        The package whose `static/` holds the file, such as "medbook.evaluation".
+    name : str
+        The file, such as "curves.css".
+
+    Returns
+    -------
+    str
+        Both, one after the other.
+    """
     return static_text("medbook", "widget.css") + "\n" + static_text(package, name)
 
 # %% ../nbs/00_core.ipynb #1ce83238
 def static_text(package, name):
-    """The text of a file in the `static/` of a package, such as ("medbook.evaluation", "curves.js")."""
+    """The text of a file in the `static/` of a package.
+
+    Parameters
+    ----------
+    package : str
+        Such as "medbook.evaluation".
+    name : str
+        Such as "curves.js".
+
+    Returns
+    -------
+    str
+        What the file holds.
+    """
     return (files(package) / "static" / name).read_text(encoding="utf-8")
 
 # %% ../nbs/00_core.ipynb #d670120b
 class StillWidget:
-    """For a widget, before `anywidget.AnyWidget` among its bases: a picture of itself where there is no kernel.
+    """A base for widgets that show a picture of themselves where there is no kernel.
 
-    Saved notebooks, static pages and plain Python show `still()` and `alt()`, which a subclass gives.
+    It stands before `anywidget.AnyWidget` among the bases. Saved notebooks, static pages and plain
+    Python show `still()` and `alt()`, which a subclass gives.
     """
 
     def still(self):
