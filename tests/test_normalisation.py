@@ -1,4 +1,5 @@
 """Chapter 2.7: batch and layer normalisation and dropout equal Keras, and their gradients equal differences."""
+
 import keras
 import numpy as np
 import pytest
@@ -27,7 +28,12 @@ def cases(draw):
     """A shape (batch, ..., channels) with at least two numbers a channel, a dtype, an epsilon and a seed."""
     shape = draw(st.lists(st.integers(1, 5), min_size=2, max_size=4))
     shape[0] += 1
-    return tuple(shape), draw(st.sampled_from(["float32", "float64"])), draw(st.sampled_from([1e-3, 1e-5, 0.1])), draw(st.integers(0, 999))
+    return (
+        tuple(shape),
+        draw(st.sampled_from(["float32", "float64"])),
+        draw(st.sampled_from([1e-3, 1e-5, 0.1])),
+        draw(st.integers(0, 999)),
+    )
 
 
 def drawn(shape, dtype, seed):
@@ -62,7 +68,11 @@ def test_batch_norm_equals_keras(case):
     mean, variance = running_statistics(zeros, ones, x)
     np.testing.assert_allclose(mean, layer.moving_mean, atol=TOLERANCE[dtype])
     np.testing.assert_allclose(variance, layer.moving_variance, atol=10 * TOLERANCE[dtype])
-    np.testing.assert_allclose(batch_norm_inference(x, gamma, beta, mean, variance, epsilon=epsilon), layer(x, training=False), atol=allowed)
+    np.testing.assert_allclose(
+        batch_norm_inference(x, gamma, beta, mean, variance, epsilon=epsilon),
+        layer(x, training=False),
+        atol=allowed,
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -77,12 +87,15 @@ def test_layer_norm_equals_keras(case):
 
 @settings(max_examples=25, deadline=None)
 @given(cases())
-@pytest.mark.parametrize("forward, backward", [(batch_norm, batch_norm_backward), (layer_norm, layer_norm_backward)])
+@pytest.mark.parametrize(
+    "forward, backward", [(batch_norm, batch_norm_backward), (layer_norm, layer_norm_backward)]
+)
 def test_gradients_equal_differences(forward, backward, case):
     shape, _, _, seed = case
     x, gamma, beta, grad = drawn(shape, "float64", seed)
     arguments = [x, gamma, beta]
     for place, gradient in enumerate(backward(grad, *arguments, epsilon=0.1)):
+
         def error(value, place=place):
             moved = [*arguments]
             moved[place] = value
@@ -98,7 +111,10 @@ def test_gradients_in_use_equal_differences(case):
     x, gamma, beta, grad = drawn(shape, "float64", seed)
     rng = np.random.default_rng(seed)
     arguments = [x, gamma, beta, rng.normal(size=shape[-1]), rng.uniform(0.5, 2, shape[-1])]
-    for place, gradient in enumerate(batch_norm_inference_backward(grad, *arguments, epsilon=epsilon)):
+    for place, gradient in enumerate(
+        batch_norm_inference_backward(grad, *arguments, epsilon=epsilon)
+    ):
+
         def error(value, place=place):
             moved = [*arguments]
             moved[place] = value
@@ -110,7 +126,10 @@ def test_gradients_in_use_equal_differences(case):
 def test_gradients_equal_tensorflows():
     tf = pytest.importorskip("tensorflow")
     x, gamma, beta, grad = drawn((4, 6, 5, 3), "float64", 0)
-    for kind, backward in ((keras.layers.BatchNormalization, batch_norm_backward), (keras.layers.LayerNormalization, layer_norm_backward)):
+    for kind, backward in (
+        (keras.layers.BatchNormalization, batch_norm_backward),
+        (keras.layers.LayerNormalization, layer_norm_backward),
+    ):
         layer = keras_layer(kind, x, gamma, beta, 1e-3)
         variable = tf.Variable(x)
         with tf.GradientTape() as tape:
@@ -138,22 +157,28 @@ def test_dropout_keeps_the_mean_and_the_way_back(rate):
     assert rate == 0 or not np.array_equal(y, dropout(x, rate, seed=(3, 2)))
 
 
-@pytest.mark.parametrize("call, said", [
-    (lambda x, one: batch_norm(x[0, 0, 0], one, one), "x: shape"),
-    (lambda x, one: batch_norm(x.astype("int64"), one, one), "float32 or float64"),
-    (lambda x, one: batch_norm(x, one[:1], one), r"gamma: shape \(1,\), but expected \(channels = 3\)"),
-    (lambda x, one: batch_norm(x, one, one, epsilon=0), "epsilon"),
-    (lambda x, one: batch_norm(x, one, one, epsilon="a"), "epsilon"),
-    (lambda x, one: layer_norm(np.full_like(x, np.inf), one, one), "finite"),
-    (lambda x, one: batch_norm_backward(x[:1], x, one, one), "grad: shape"),
-    (lambda x, one: batch_norm_inference(x, one, one, one, -one), "variance"),
-    (lambda x, one: running_statistics(one, one, x, momentum=2), "momentum"),
-    (lambda x, one: running_statistics(one[:2], one, x), "mean: shape"),
-    (lambda x, one: dropout(x, 1), "rate"),
-    (lambda x, one: dropout(x, "half"), "rate"),
-    (lambda x, one: dropout_backward(x[0], x, 0.5), "grad: shape"),
-    (lambda x, one: dropout(x, 0.5, seed="a"), "seed"),
-])
+@pytest.mark.parametrize(
+    "call, said",
+    [
+        (lambda x, one: batch_norm(x[0, 0, 0], one, one), "x: shape"),
+        (lambda x, one: batch_norm(x.astype("int64"), one, one), "float32 or float64"),
+        (
+            lambda x, one: batch_norm(x, one[:1], one),
+            r"gamma: shape \(1,\), but expected \(channels = 3\)",
+        ),
+        (lambda x, one: batch_norm(x, one, one, epsilon=0), "epsilon"),
+        (lambda x, one: batch_norm(x, one, one, epsilon="a"), "epsilon"),
+        (lambda x, one: layer_norm(np.full_like(x, np.inf), one, one), "finite"),
+        (lambda x, one: batch_norm_backward(x[:1], x, one, one), "grad: shape"),
+        (lambda x, one: batch_norm_inference(x, one, one, one, -one), "variance"),
+        (lambda x, one: running_statistics(one, one, x, momentum=2), "momentum"),
+        (lambda x, one: running_statistics(one[:2], one, x), "mean: shape"),
+        (lambda x, one: dropout(x, 1), "rate"),
+        (lambda x, one: dropout(x, "half"), "rate"),
+        (lambda x, one: dropout_backward(x[0], x, 0.5), "grad: shape"),
+        (lambda x, one: dropout(x, 0.5, seed="a"), "seed"),
+    ],
+)
 def test_faults_are_named(call, said):
     with pytest.raises(ArrayError, match=said):
         call(np.ones((2, 4, 5, 3)), np.ones(3))

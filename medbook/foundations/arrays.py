@@ -11,7 +11,10 @@ import numpy as np
 
 # %% ../../nbs/2_foundations/01_arrays.ipynb #ad91e041
 class ArrayError(ValueError):
-    """An argument that cannot be computed with; the message is one line: the argument's name, what it is, what was expected."""
+    """An argument that cannot be computed with.
+
+    The message is one line: the argument's name, what it is, what was expected.
+    """
 
 # %% ../../nbs/2_foundations/01_arrays.ipynb #c4d48867
 class NotFiniteError(ArrayError):
@@ -20,61 +23,94 @@ class NotFiniteError(ArrayError):
 # %% ../../nbs/2_foundations/01_arrays.ipynb #c1c3a0ff
 def _expected(axes, sizes):
     """The expected shape in words: `(height, width, channels = 3)`."""
-    return "(" + ", ".join(f"{axis} = {sizes[axis]}" if axis in sizes else axis for axis in axes.split()) + ")"
+    words = [f"{axis} = {sizes[axis]}" if axis in sizes else axis for axis in axes.split()]
+    return f"({', '.join(words)})"
 
 # %% ../../nbs/2_foundations/01_arrays.ipynb #e48a760d
 def _as_array(name, value, axes, sizes):
     """`value` as an array with the named axes, or an ArrayError."""
     if isinstance(value, np.ma.MaskedArray):
-        raise ArrayError(f"{name}: a masked array of shape {value.shape}, but expected a plain one; fill it, as in {name}.filled(0)")
+        raise ArrayError(f"{name}: a masked array of shape {value.shape}, but expected a plain "
+                         f"one; fill it, as in {name}.filled(0)")
     try:
         array = np.asarray(value)
-    except ValueError:
-        raise ArrayError(f"{name}: rows of different lengths, but expected {_expected(axes, sizes)}") from None
+    except Exception as error:
+        raise ArrayError(f"{name}: {_why_no_array(value, error)}, but expected "
+                         f"{_expected(axes, sizes)}") from None
     _check_shape(name, array, axes, sizes)
     return array
 
+# %% ../../nbs/2_foundations/01_arrays.ipynb #29ec23a1
+def _why_no_array(value, error):
+    """What a value is that NumPy cannot turn into an array, and how it could be turned into one."""
+    if isinstance(value, list | tuple):
+        return "rows of different lengths"
+    kind = f"{type(value).__module__.split('.')[0]}.{type(value).__name__}"
+    if kind.startswith("torch"):
+        return f"a {kind} that NumPy cannot read (give .detach().cpu().numpy())"
+    return f"a {kind} that NumPy cannot read ({' '.join(str(error).split())[:80]})"
+
 # %% ../../nbs/2_foundations/01_arrays.ipynb #12180fdb
 def _check_shape(name, array, axes, sizes):
-    """Raise an ArrayError unless `array` has the named axes, none of them empty, and the sizes given."""
+    """Raise an ArrayError unless `array` has the named axes, none empty, and the sizes given."""
     names = axes.split()
-    free = names[0] == "..."
-    tail = names[1:] if free else names
-    shape = array.shape[len(array.shape) - len(tail):] if free and array.ndim >= len(tail) else array.shape
-    fits = len(shape) == len(tail) and all(size == sizes.get(axis, size) for axis, size in zip(tail, shape, strict=True))
+    tail = names[1:] if names[0] == "..." else names
+    shape = array.shape
+    if names[0] == "..." and array.ndim >= len(tail):
+        shape = shape[len(shape) - len(tail):]
+    fits = len(shape) == len(tail) and all(
+        size == sizes.get(axis, size) for axis, size in zip(tail, shape, strict=True))
     if not fits:
         raise ArrayError(f"{name}: shape {array.shape}, but expected {_expected(axes, sizes)}")
     if 0 in array.shape:
-        raise ArrayError(f"{name}: shape {array.shape} holds no number at all, but expected {_expected(axes, sizes)} with no empty axis")
+        raise ArrayError(f"{name}: shape {array.shape} holds no number at all, "
+                         f"but expected {_expected(axes, sizes)} with no empty axis")
 
 # %% ../../nbs/2_foundations/01_arrays.ipynb #60405475
 def as_floats(name, value, axes, *, finite=True, **sizes):
-    """Return `value` as an array of floating point numbers after checking its axes, kind and values.
+    """`value` as an array of floating point numbers, after checking its axes, kind and values.
 
     Parameters
     ----------
-    name : what the argument is called, for the error.
-    value : array of float32 or float64, or something that NumPy turns into one.
-    axes : names of the axes, such as "batch height width channels"; a leading "..." stands for any axes in front.
-    finite : refuse infinite values too, not only `nan`.
-    sizes : the size that a named axis must have, such as `channels=3`.
+    name : str
+        What the argument is called, for the error.
+    value : array of float32 or float64
+        Or something that NumPy turns into one.
+    axes : str
+        Names of the axes, such as "batch height width channels"; a leading "..." stands for any
+        axes in front.
+    finite : bool
+        Refuse infinite values too, not only `nan`.
+    **sizes : int
+        The size that a named axis must have, such as `channels=3`.
 
     Returns
     -------
-    The array, not copied where it already is one in this machine's byte order.
+    array
+        Not copied where it already is one in this machine's byte order.
 
     Raises
     ------
-    ArrayError : other axes or sizes, integers or other kinds. NotFiniteError, which is one too : `nan` or infinite values.
+    ArrayError
+        Other axes or sizes, integers or other kinds.
+    NotFiniteError
+        `nan` or infinite values; it is an ArrayError too.
     """
     array = _as_array(name, value, axes, sizes)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype not in (np.float32, np.float64):
-        reason = " (integers overflow and have no slope)" if array.dtype.kind in "iu" else ""
-        raise ArrayError(f"{name}: shape {array.shape} of {array.dtype}, but expected float32 or float64{reason}; convert it, as in "
-                         f"{name}.astype('float32')")
+        raise ArrayError(f"{name}: shape {array.shape} of {array.dtype}, but expected float32 or "
+                         f"float64{_why_no_float(name, array)}")
     _check_numbers(name, array, finite)
     return array
+
+# %% ../../nbs/2_foundations/01_arrays.ipynb #6fc91b97
+def _why_no_float(name, array):
+    """What stands against an array's kind, and the way out where there is one."""
+    convert = f"; convert it, as in {name}.astype('float32')"
+    if array.dtype.kind in "iu":
+        return f" (integers overflow and have no gradient){convert}"
+    return convert if array.dtype.kind in "fb" else ""
 
 # %% ../../nbs/2_foundations/01_arrays.ipynb #900c9e83
 def _check_numbers(name, array, finite=True):
@@ -83,38 +119,79 @@ def _check_numbers(name, array, finite=True):
         if np.isfinite(array.sum()):
             return
     bad = ~np.isfinite(array) if finite else np.isnan(array)
-    if bad.any():
-        first = tuple(int(i) for i in np.argwhere(bad)[0])
-        kind, wanted = ("nan or infinite", "finite numbers") if finite else ("nan", "numbers")
-        raise NotFiniteError(f"{name}: shape {array.shape} with {bad.sum()} values {kind}, the first at {first}, but expected {wanted}")
+    if not bad.any():
+        return
+    first = tuple(int(i) for i in np.argwhere(bad)[0])
+    kind = "nan or infinite" if finite else "nan"
+    wanted = "finite numbers" if finite else "numbers"
+    raise NotFiniteError(f"{name}: shape {array.shape} with {bad.sum()} values {kind}, the first "
+                         f"at {first}, but expected {wanted}")
 
 # %% ../../nbs/2_foundations/01_arrays.ipynb #a1a72ae0
 def as_integers(name, value, axes, *, low=0, high=None, **sizes):
-    """Return `value` as an int64 array with the named axes and values from `low` up to, not including, `high`.
+    """`value` as whole numbers within limits, after checking its axes.
+
+    Parameters
+    ----------
+    name : str
+        What the argument is called, for the error.
+    value : array of int
+        Or something that NumPy turns into one.
+    axes : str
+        As in `as_floats`.
+    low, high : int
+        From `low` up to, not including, `high`; None is no limit.
+    **sizes : int
+        As in `as_floats`.
+
+    Returns
+    -------
+    array of int64
+        Of the same shape.
 
     Raises
     ------
-    ArrayError : other axes or sizes, values that are not integers or lie outside.
+    ArrayError
+        Other axes or sizes, values that are not integers or lie outside.
     """
     array = _as_array(name, value, axes, sizes)
     limits = f"integers from {low}" + ("" if high is None else f" to {high - 1}")
     if array.dtype.kind not in "iu":
         raise ArrayError(f"{name}: shape {array.shape} of {array.dtype}, but expected {limits}")
     if array.min() < low or (high is not None and array.max() >= high):
-        raise ArrayError(f"{name}: shape {array.shape} with values from {array.min()} to {array.max()}, but expected {limits}")
+        raise ArrayError(f"{name}: shape {array.shape} with values from {array.min()} to "
+                         f"{array.max()}, but expected {limits}")
     return array.astype(np.int64)
 
 # %% ../../nbs/2_foundations/01_arrays.ipynb #79deca75
 def as_mask(name, value, axes, **sizes):
-    """Return `value` as a boolean array with the named axes; True marks what counts.
+    """`value` as booleans, after checking its axes; True marks what counts.
+
+    Parameters
+    ----------
+    name : str
+        What the argument is called, for the error.
+    value : array of bool
+        Or something that NumPy turns into one.
+    axes : str
+        As in `as_floats`.
+    **sizes : int
+        As in `as_floats`.
+
+    Returns
+    -------
+    array of bool
+        Of the same shape.
 
     Raises
     ------
-    ArrayError : other axes or sizes, or values that are not boolean.
+    ArrayError
+        Other axes or sizes, or values that are not boolean.
     """
     array = _as_array(name, value, axes, sizes)
     if array.dtype != bool:
-        raise ArrayError(f"{name}: shape {array.shape} of {array.dtype}, but expected booleans {_expected(axes, sizes)}")
+        raise ArrayError(f"{name}: shape {array.shape} of {array.dtype}, but expected booleans "
+                         f"{_expected(axes, sizes)}")
     return array
 
 # %% ../../nbs/2_foundations/01_arrays.ipynb #766f56e6
@@ -124,11 +201,24 @@ def _shown(value):
 
 # %% ../../nbs/2_foundations/01_arrays.ipynb #a84c716a
 def positive(name, value):
-    """Return `value` as a positive int.
+    """A size or a count, checked.
+
+    Parameters
+    ----------
+    name : str
+        What the argument is called, for the error.
+    value : int
+        At least 1.
+
+    Returns
+    -------
+    int
+        `value`.
 
     Raises
     ------
-    ArrayError : it is no whole number of at least 1.
+    ArrayError
+        It is no whole number of at least 1.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ArrayError(f"{name}: {_shown(value)}, but expected an integer of at least 1")
@@ -136,27 +226,57 @@ def positive(name, value):
 
 # %% ../../nbs/2_foundations/01_arrays.ipynb #4514cbe3
 def pair(name, value):
-    """Return `value`, one positive integer or two, as (rows, columns).
+    """One positive integer, or one for the rows and one for the columns.
+
+    Parameters
+    ----------
+    name : str
+        What the argument is called, for the error.
+    value : int or (int, int)
+        Each at least 1.
+
+    Returns
+    -------
+    rows, columns : int
+        Twice the same where one was given.
 
     Raises
     ------
-    ArrayError : it is neither.
+    ArrayError
+        It is neither.
     """
     values = value if isinstance(value, tuple | list) else (value, value)
     if len(values) != 2:
-        raise ArrayError(f"{name}: {_shown(value)}, but expected an integer or two, (rows, columns)")
+        raise ArrayError(f"{name}: {_shown(value)}, but expected an integer or two, "
+                         "(rows, columns)")
     return positive(name, values[0]), positive(name, values[1])
 
 # %% ../../nbs/2_foundations/01_arrays.ipynb #2d31b552
 def one_of(name, value, allowed):
-    """Return `value`, a word, if it is among `allowed`.
+    """A word among those that are known.
+
+    Parameters
+    ----------
+    name : str
+        What the argument is called, for the error.
+    value : str
+        The word.
+    allowed : sequence of str
+        The known ones.
+
+    Returns
+    -------
+    str
+        `value`.
 
     Raises
     ------
-    ArrayError : it is not.
+    ArrayError
+        It is none of them.
     """
     if not isinstance(value, str) or value not in allowed:
-        raise ArrayError(f"{name}: {_shown(value)}, but expected one of {', '.join(map(repr, allowed))}")
+        known = ", ".join(map(repr, allowed))
+        raise ArrayError(f"{name}: {_shown(value)}, but expected one of {known}")
     return value
 
 # %% ../../nbs/2_foundations/01_arrays.ipynb #49c20106
@@ -188,10 +308,18 @@ def number(name, value, *, low=-np.inf, high=np.inf, open_low=False, open_high=F
     real = isinstance(value, kinds) and not isinstance(value, bool)
     above = real and (low < value or (low == value and not open_low))
     if not above or not (value < high or (value == high and not open_high)) or np.isinf(value):
-        limits = f"{'above' if open_low else 'from'} {low} " if np.isfinite(low) else ""
-        limits += f"to {'below ' if open_high else ''}{high}" if np.isfinite(high) else ""
-        raise ArrayError(f"{name}: {_shown(value)}, but expected a number {limits}".rstrip())
+        wanted = _limits(low, high, open_low, open_high)
+        raise ArrayError(f"{name}: {_shown(value)}, but expected {wanted}")
     return value
+
+# %% ../../nbs/2_foundations/01_arrays.ipynb #4318e603
+def _limits(low, high, open_low, open_high):
+    """The limits of a number in words."""
+    if (low, high, open_low) == (0, np.inf, True):
+        return "a positive number"
+    above = f" {'above' if open_low else 'from'} {low}" if np.isfinite(low) else ""
+    below = f" to {'below ' if open_high else ''}{high}" if np.isfinite(high) else ""
+    return f"a number{above}{below}"
 
 # %% ../../nbs/2_foundations/01_arrays.ipynb #c965847a
 def generator(name, seed):
@@ -222,57 +350,89 @@ def generator(name, seed):
 
 # %% ../../nbs/2_foundations/01_arrays.ipynb #79510fd7
 def numerical_gradient(function, array, *, step=6e-6):
-    """Slope of a function of one array by central differences, (f(w + h) - f(w - h)) / 2h for each entry w.
+    """Gradient of a function of one array by central differences.
 
     Parameters
     ----------
-    function : callable that takes an array shaped as `array` and returns one number.
-    array : float64 array of any shape; not changed.
-    step : h, times |w| where an entry is larger than 1; the default is near the cube root of float64's precision, where cut and rounding
-        together are smallest.
+    function : callable
+        Takes an array shaped as `array` and returns one number.
+    array : float64 array of any shape
+        Where the gradient is wanted; not changed.
+    step : float
+        h, times |w| where an entry is larger than 1; the default is near the cube root of float64's
+        precision, where cut and rounding together are smallest.
 
     Returns
     -------
-    float64 array of `array`'s shape.
+    float64 array of `array`'s shape
+        (f(w + h) - f(w - h)) / 2h for each entry w.
 
     Raises
     ------
-    ArrayError : `array` is not float64 (float32 leaves no digits to tell a slope) or not finite, the step is no positive number, or the
-        function does not give one real number.
+    ArrayError
+        `array` is not float64 (float32 leaves no digits to tell a difference) or not finite, the
+        step is no positive number, or the function does not give one real number.
 
-    Source: Press et al., Numerical Recipes, 3rd ed. (2007), section 5.7.
+    References
+    ----------
+    Press et al., Numerical Recipes, 3rd ed. (2007), section 5.7.
     """
-    array = as_floats("array", array, "...")
-    if array.dtype != np.float64:
-        raise ArrayError(f"array: shape {array.shape} of {array.dtype}, but expected float64: float32 has too few digits for differences")
-    if not np.isreal(step) or not 0 < step < np.inf:
-        raise ArrayError(f"step: {_shown(step)}, but expected a positive number")
-    moved, slope = array.copy(), np.empty_like(array)
+    array = _as_doubles(array)
+    number("step", step, low=0, open_low=True)
+    moved = array.copy()
+    gradient = np.empty_like(array)
     for place in np.ndindex(array.shape):
         h = step * max(1, abs(array[place]))
-        right, left = array[place] + h, array[place] - h
+        right = array[place] + h
+        left = array[place] - h
         moved[place] = right
-        above = _number(function(moved))
+        above = _number_of(function(moved))
         moved[place] = left
-        slope[place] = (above - _number(function(moved))) / (right - left)
+        gradient[place] = (above - _number_of(function(moved))) / (right - left)
         moved[place] = array[place]
-    return slope
+    return gradient
+
+# %% ../../nbs/2_foundations/01_arrays.ipynb #339049e2
+def _as_doubles(array):
+    """A float64 array, or an ArrayError whose hint leads there at once."""
+    array = _as_array("array", array, "...", {})
+    if array.dtype != np.float64:
+        reason = ": float32 has too few digits for differences" if array.dtype == "float32" else ""
+        raise ArrayError(f"array: shape {array.shape} of {array.dtype}, but expected float64"
+                         f"{reason}; convert it, as in array.astype('float64')")
+    return as_floats("array", array, "...")
 
 # %% ../../nbs/2_foundations/01_arrays.ipynb #f3a9e473
-def _number(value):
+def _number_of(value):
     """A function's value as a float, or an ArrayError that says what came instead."""
     value = np.asarray(value)
     if value.size != 1 or value.dtype.kind not in "fiub":
-        raise ArrayError(f"function: gave shape {value.shape} of {value.dtype}, but expected one real number; sum it, as in np.sum(g * y)")
+        raise ArrayError(f"function: gave shape {value.shape} of {value.dtype}, but expected one "
+                         "real number; sum it, as in np.sum(g * y)")
     return float(value.reshape(()))
 
 # %% ../../nbs/2_foundations/01_arrays.ipynb #157b35bf
 def as_grad(grad, shape, dtype):
-    """Return `grad`, a slope with respect to an output, in the output's dtype after checking that it has the output's shape.
+    """A gradient with respect to an output, checked.
+
+    Parameters
+    ----------
+    grad : (shape) float32 or float64
+        dL/dy.
+    shape : tuple of int
+        The output's.
+    dtype : dtype
+        The output's.
+
+    Returns
+    -------
+    (shape) of dtype
+        `grad`.
 
     Raises
     ------
-    ArrayError : another shape, integers, `nan` or infinite values.
+    ArrayError
+        Another shape, integers, `nan` or infinite values.
     """
     grad = as_floats("grad", grad, "...")
     if grad.shape != tuple(shape):
