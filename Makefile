@@ -6,7 +6,7 @@ export MEDBOOK_DATA ?= $(wildcard $(CURDIR)/../shared/data)
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export JUPYTER_PLATFORM_DIRS := 1
 
-.PHONY: help install engines demo test lab run export readme bench results lint lock chromium clean
+.PHONY: help install backends demo test check lab run export readme bench results lint lock chromium clean
 
 help:            ## list the targets
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -20,24 +20,28 @@ $(READY): settings.ini setup.py pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-ENGINES := .venv/.engines
+BACKENDS := .venv/.backends
 
-engines: $(ENGINES)  ## JAX and PyTorch beside TensorFlow, for the tests that run on all three
+backends: $(BACKENDS)  ## JAX and PyTorch beside TensorFlow, for the tests that run on all three
 
-$(ENGINES): $(READY)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[engines]'
+$(BACKENDS): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[backends]'
 	@touch $@
 
 demo: install    ## the main job on built-in data: write DICOM, read, split, train, evaluate, report
 	$(BIN)/medbook demo
 
-test: install engines chromium  ## everything that CI checks
+test: install backends chromium  ## everything that CI checks
 	$(MAKE) --no-print-directory lint
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist worksteal  # two workers, a thread of matrix products each
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadgroup  # two workers, a thread of matrix products each
 
-lint: install    ## style, the order of the parts, and that the exported library is what the notebooks say
+check: lint      ## the quick half, for the inner loop: lint, and the tests that need neither browser, nor training, nor another backend
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadgroup -m "not slow"
+
+lint: install    ## style, the order of the parts, the size of chapters, and that the library is what the notebooks say
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m tests.check_house
 	$(BIN)/python tests/check_export.py
 
 lab: install     ## open the book in JupyterLab

@@ -1,7 +1,43 @@
+"""What all tests share: the real data, one browser, one JupyterLab and one Voila for all tests that need them."""
+import contextlib
 import os
 from pathlib import Path
 
 import pytest
+
+# all that drives the browser runs in one worker, so that it is started once
+IN_THE_BROWSER = {"browser", "servers"}
+
+
+def pytest_collection_modifyitems(items):
+    """Whatever uses the browser is slow, and runs in the worker that has it."""
+    for item in items:
+        if IN_THE_BROWSER & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.xdist_group("browser"))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium."""
+    from tests.pictures import chromium
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def servers():
+    """A function that gives the running JupyterLab ("lab") or Voila ("voila"), started when first asked for."""
+    from tests.browser import desk
+    with contextlib.ExitStack() as stack:
+        started = {}
+
+        def server(front):
+            if front not in started:
+                started[front] = stack.enter_context(desk(front))
+            return started[front]
+
+        yield server
 
 
 @pytest.fixture(scope="session")
