@@ -115,7 +115,8 @@ def _environment(folder, theme):
         path.write_text(json.dumps(chosen))
     first = {"JUPYTER_PATH": SETTINGS, "PYTHONPATH": ROOT}
     joined = {name: os.pathsep.join([str(path), *filter(None, [os.environ.get(name)])]) for name, path in first.items()}
-    return os.environ | joined | {"JUPYTERLAB_SETTINGS_DIR": str(user), "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
+    own = {name: value for name, value in os.environ.items() if name != "MEDBOOK_DATA"}       # the book runs without it
+    return own | joined | {"JUPYTERLAB_SETTINGS_DIR": str(user), "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
                                   "JUPYTER_CONFIG_DIR": str(folder / "config")}
 
 

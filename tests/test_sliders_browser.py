@@ -1,11 +1,11 @@
 """The sliders of part 2 in a real JupyterLab and a real browser: every cell runs in a fresh kernel, and each slider moves its picture."""
 import re
+import shutil
 
 import nbformat
 import pytest
 
 from tests.browser import READY
-from tests.pictures import chromium, lab, open_notebook
 from tests.run_notebooks import ROOT
 
 CHAPTERS = sorted(path for path in (ROOT / "nbs" / "2_foundations").glob("*.ipynb")
@@ -14,12 +14,15 @@ OUTPUT = "xpath=ancestor::*[contains(@class, 'jp-OutputArea')][1]"
 CHANGED = "([image, before]) => !image.isConnected || image.src !== before"
 
 
-@pytest.fixture(scope="module")
-def desk():
-    with pytest.MonkeyPatch.context() as environment:
-        environment.delenv("MEDBOOK_DATA", raising=False)
-        with chromium() as browser, lab() as address:
-            yield browser, address
+@pytest.fixture
+def page(request, browser, servers):
+    """A chapter, copied to the server's folder and open in JupyterLab."""
+    desk, path = servers("lab"), request.param
+    shutil.copy(path, desk.folder)
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(desk.url(path.name))
+    yield page
+    page.close()
 
 
 def sliders_of(path):
@@ -39,11 +42,10 @@ def run_all(page):
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
-def test_every_slider_moves_its_picture(desk, path):
-    browser, address = desk
+@pytest.mark.parametrize("page, path", [(path, path) for path in CHAPTERS], indirect=["page"],
+                         ids=[path.stem for path in CHAPTERS])
+def test_every_slider_moves_its_picture(page, path):
     faults = []
-    page = open_notebook(browser, address, str(path.relative_to(ROOT / "nbs")))
     page.on("pageerror", lambda error: faults.append(str(error)))
     run_all(page)
     for kind in ("error", "stderr"):
@@ -59,5 +61,4 @@ def test_every_slider_moves_its_picture(desk, path):
         handle.press("ArrowLeft" if at >= float(handle.get_attribute("aria-valuemax")) else "ArrowRight")
         page.wait_for_function(CHANGED, arg=[picture.element_handle(), before], timeout=30_000)
         assert picture.get_attribute("src", timeout=30_000) != before
-    page.close()
     assert faults == []
