@@ -1,4 +1,5 @@
 """Train the small network that the chapters on inspection look into: `python data/nodule_network.py` (phantoms only; five minutes)."""
+
 import tempfile
 from pathlib import Path
 
@@ -9,7 +10,13 @@ from medbook.images import load
 from medbook.images.phantoms import write_study
 from medbook.training import build_cnn, fit
 
-TO = Path(__file__).resolve().parents[1] / "medbook" / "inspection" / "static" / "nodule_network.keras"
+TO = (
+    Path(__file__).resolve().parents[1]
+    / "medbook"
+    / "inspection"
+    / "static"
+    / "nodule_network.keras"
+)
 
 
 def network():
@@ -26,7 +33,7 @@ def main(patients=3000, epochs=30):
     found = run.predictions
     for split, rows in found.groupby("split"):
         print(split, len(rows), f"images, AUC {roc_auc_score(rows.y_true, rows.iloc[:, -1]):.3f}")
-    model = network()            # without the optimizer's numbers
+    model = network()  # without the optimizer's numbers
     model.set_weights(run.model.get_weights())
     model.save(TO)
     print(f"{TO.stat().st_size / 1000:.0f} kB, {model.count_params():,} parameters")

@@ -7,6 +7,7 @@
 
 Everything is on this machine: `Watch.check` fails when a page asked another one for anything.
 """
+
 import base64
 import contextlib
 import io
@@ -32,11 +33,17 @@ from tests.pictures import ROOT
 
 FRONTS = ("lab", "voila")
 DONE = "all cells have run"
-HARMLESS = ("favicon.ico",)        # parts of console messages that are about the front end, not about a widget
-ICONS = "https://cdn.jsdelivr.net/npm/@fortawesome/fontawesome-free@"    # style sheets that Voila's own page asks for; answered here, empty
+HARMLESS = (
+    "favicon.ico",
+)  # parts of console messages that are about the front end, not about a widget
+ICONS = "https://cdn.jsdelivr.net/npm/@fortawesome/fontawesome-free@"  # style sheets that Voila's own page asks for; answered here, empty
 SETTINGS = ROOT / "medbook" / "lab"
-QUIET = (f"--LabApp.app_settings_dir={SETTINGS}", "--LabApp.news_url=None",
-         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--ServerApp.open_browser=False")
+QUIET = (
+    f"--LabApp.app_settings_dir={SETTINGS}",
+    "--LabApp.news_url=None",
+    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    "--ServerApp.open_browser=False",
+)
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 numbers = itertools.count(1)
 
@@ -44,6 +51,7 @@ numbers = itertools.count(1)
 @dataclass
 class Watch:
     """What a page did: its faults (console errors, errors of its scripts), the addresses it asked, the frames it sent its kernel."""
+
     faults: list = field(default_factory=list)
     addresses: list = field(default_factory=list)
     sent: list = field(default_factory=list)
@@ -55,7 +63,10 @@ class Watch:
         page.on("console", self._console)
         page.on("request", self._request)
         page.on("websocket", self._socket)
-        page.route(lambda url: url.startswith(ICONS), lambda route: route.fulfill(body="", content_type="text/css"))
+        page.route(
+            lambda url: url.startswith(ICONS),
+            lambda route: route.fulfill(body="", content_type="text/css"),
+        )
 
     def _request(self, request):
         if not request.url.startswith(ICONS):
@@ -82,7 +93,11 @@ class Watch:
         """The addresses of other machines that the page asked for something."""
         parts = [(url, urlsplit(url)) for url in self.addresses]
         near = ("127.0.0.1", "localhost", "::1")
-        return [url for url, part in parts if part.scheme not in ("data", "blob", "about") and part.hostname not in near]
+        return [
+            url
+            for url, part in parts
+            if part.scheme not in ("data", "blob", "about") and part.hostname not in near
+        ]
 
     def check(self):
         """Fail on an error in the console, and on a request to another machine."""
@@ -97,39 +112,77 @@ def _bytes(payload):
 @dataclass
 class Desk:
     """A running server: "lab" or "voila", the folder that it serves, and its address."""
+
     front: str
     folder: Path
     address: str
 
     def url(self, name):
-        return f"{self.address}/doc/tree/{name}" if self.front == "lab" else f"{self.address}/voila/render/{name}"
+        return (
+            f"{self.address}/doc/tree/{name}"
+            if self.front == "lab"
+            else f"{self.address}/voila/render/{name}"
+        )
 
 
 def _environment(folder, theme):
     """The environment of a server that reads and writes nobody's own settings; JupyterLab keeps all cells on the page."""
     user = folder / "settings"
-    for plugin, chosen in {"apputils-extension/themes": {"theme": THEMES[theme]},
-                           "notebook-extension/tracker": {"windowingMode": "none"}}.items():
+    for plugin, chosen in {
+        "apputils-extension/themes": {"theme": THEMES[theme]},
+        "notebook-extension/tracker": {"windowingMode": "none"},
+    }.items():
         path = user / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(chosen))
     first = {"JUPYTER_PATH": SETTINGS, "PYTHONPATH": ROOT}
-    joined = {name: os.pathsep.join([str(path), *filter(None, [os.environ.get(name)])]) for name, path in first.items()}
-    own = {name: value for name, value in os.environ.items() if name != "MEDBOOK_DATA"}       # the book runs without it
-    return own | joined | {"JUPYTERLAB_SETTINGS_DIR": str(user), "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
-                                  "JUPYTER_CONFIG_DIR": str(folder / "config")}
+    joined = {
+        name: os.pathsep.join([str(path), *filter(None, [os.environ.get(name)])])
+        for name, path in first.items()
+    }
+    own = {
+        name: value for name, value in os.environ.items() if name != "MEDBOOK_DATA"
+    }  # the book runs without it
+    return (
+        own
+        | joined
+        | {
+            "JUPYTERLAB_SETTINGS_DIR": str(user),
+            "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
+            "JUPYTER_CONFIG_DIR": str(folder / "config"),
+        }
+    )
 
 
 def _command(front, served, theme):
     """The command that starts a server on a free port of this machine."""
     if front == "lab":
-        return [sys.executable, "-m", "jupyterlab", str(served), *QUIET, "--no-browser", "--port=0", "--allow-root",
-                "--IdentityProvider.token="]
+        return [
+            sys.executable,
+            "-m",
+            "jupyterlab",
+            str(served),
+            *QUIET,
+            "--no-browser",
+            "--port=0",
+            "--allow-root",
+            "--IdentityProvider.token=",
+        ]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    return [sys.executable, "-m", "voila", str(served), "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1", f"--theme={theme}",
-            "--show_tracebacks=True", "--VoilaConfiguration.extension_denylist=['jupyterlab-jupytext']"]
+    return [
+        sys.executable,
+        "-m",
+        "voila",
+        str(served),
+        "--no-browser",
+        f"--port={port}",
+        "--Voila.ip=127.0.0.1",
+        f"--theme={theme}",
+        "--show_tracebacks=True",
+        "--VoilaConfiguration.extension_denylist=['jupyterlab-jupytext']",
+    ]
 
 
 def _address(process):
@@ -150,8 +203,14 @@ def desk(front="lab", *, theme="light"):
         folder = Path(name)
         served = folder / "notebooks"
         served.mkdir()
-        process = subprocess.Popen(_command(front, served, theme), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                   env=_environment(folder, theme), cwd=served)
+        process = subprocess.Popen(
+            _command(front, served, theme),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=_environment(folder, theme),
+            cwd=served,
+        )
         try:
             yield Desk(front, served, _address(process))
         finally:
@@ -164,7 +223,11 @@ def write_notebook(folder, cells):
     name = f"notebook{next(numbers)}.ipynb"
     sources = [*cells, f"print({DONE!r})"]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
-    book.metadata["kernelspec"] = {"display_name": "python3", "language": "python", "name": "python3"}
+    book.metadata["kernelspec"] = {
+        "display_name": "python3",
+        "language": "python",
+        "name": "python3",
+    }
     nbformat.write(book, Path(folder) / name)
     return name
 
@@ -217,17 +280,23 @@ def canvas_pixels(locator):
 
 def wait_for_change(page, locator, before, *, timeout=10_000):
     """Wait until a canvas shows something else than `before` (from `canvas_pixels`); returns what it shows then."""
-    page.wait_for_function("""([canvas, before]) => canvas.toDataURL('image/png') !== before""",
-                           arg=[locator.element_handle(), _data_url(locator, before)], timeout=timeout)
+    page.wait_for_function(
+        """([canvas, before]) => canvas.toDataURL('image/png') !== before""",
+        arg=[locator.element_handle(), _data_url(locator, before)],
+        timeout=timeout,
+    )
     return canvas_pixels(locator)
 
 
 def _data_url(locator, pixels):
     """The address that the browser would give for these pixels: drawn into a canvas of its own."""
-    return locator.evaluate("""(canvas, [bytes, width, height]) => {
+    return locator.evaluate(
+        """(canvas, [bytes, width, height]) => {
         const other = document.createElement('canvas');
         [other.width, other.height] = [width, height];
         const data = Uint8ClampedArray.from(atob(bytes), letter => letter.charCodeAt(0));
         other.getContext('2d').putImageData(new ImageData(data, width, height), 0, 0);
         return other.toDataURL('image/png');
-    }""", [base64.b64encode(pixels.tobytes()).decode(), pixels.shape[1], pixels.shape[0]])
+    }""",
+        [base64.b64encode(pixels.tobytes()).decode(), pixels.shape[1], pixels.shape[0]],
+    )

@@ -1,4 +1,5 @@
 """The house rules of CONTRIBUTING.md that a program can check; `make lint` runs it. Prints what is over the guide, fails on what is over the limit."""
+
 import ast
 import re
 import sys
@@ -13,12 +14,14 @@ from tests.run_notebooks import ROOT, chapters
 GUIDE = {"cells": 120, "exported lines": 450}
 LIMIT = {"cells": 150, "exported lines": 600}
 WIDTH = 100
-PAIRS = 0.02            # of all assignments, those of two values to two names at once
+PAIRS = 0.02  # of all assignments, those of two values to two names at once
 
 
 def source_of(cell):
     """A code cell's Python, without nbdev's directives and IPython's magics."""
-    return "\n".join("" if re.match(r"\s*(#\||[%!])", line) else line for line in cell.source.splitlines())
+    return "\n".join(
+        "" if re.match(r"\s*(#\||[%!])", line) else line for line in cell.source.splitlines()
+    )
 
 
 def is_exported(cell):
@@ -59,10 +62,20 @@ def is_pair(node):
 def size_faults(name, book):
     """What of a chapter is over the limit, and what is over the guide, each a list of sentences."""
     exported = [cell for cell in book.cells if is_exported(cell)]
-    sizes = {"cells": len(book.cells), "exported lines": sum(len(cell.source.splitlines()) for cell in exported)}
-    over = [f"{name}: {size} {what}, limit {LIMIT[what]}" for what, size in sizes.items() if size > LIMIT[what]]
-    long = [f"{name}: {size} {what}, guide {GUIDE[what]}" for what, size in sizes.items()
-            if GUIDE[what] < size <= LIMIT[what]]
+    sizes = {
+        "cells": len(book.cells),
+        "exported lines": sum(len(cell.source.splitlines()) for cell in exported),
+    }
+    over = [
+        f"{name}: {size} {what}, limit {LIMIT[what]}"
+        for what, size in sizes.items()
+        if size > LIMIT[what]
+    ]
+    long = [
+        f"{name}: {size} {what}, guide {GUIDE[what]}"
+        for what, size in sizes.items()
+        if GUIDE[what] < size <= LIMIT[what]
+    ]
     return over, long
 
 
@@ -70,7 +83,10 @@ def cell_faults(name, book):
     """Faults in single cells: wide lines, a chapter that imports itself, exported code behind the references."""
     module, ended = module_of(book), False
     for cell in book.cells:
-        ended = ended or (cell.cell_type == "markdown" and re.search(r"^## References", cell.source, re.M) is not None)
+        ended = ended or (
+            cell.cell_type == "markdown"
+            and re.search(r"^## References", cell.source, re.M) is not None
+        )
         if cell.cell_type != "code":
             continue
         if ended and is_exported(cell):
@@ -83,7 +99,12 @@ def cell_faults(name, book):
 
 def assignments(book):
     """Counts of the assignments in the exported cells of a chapter: "all", and "pairs" of two at once."""
-    nodes = [node for cell in book.cells if is_exported(cell) for node in ast.walk(ast.parse(source_of(cell)))]
+    nodes = [
+        node
+        for cell in book.cells
+        if is_exported(cell)
+        for node in ast.walk(ast.parse(source_of(cell)))
+    ]
     found = [node for node in nodes if isinstance(node, ast.Assign)]
     return Counter(all=len(found), pairs=sum(map(is_pair, found)))
 
@@ -100,7 +121,11 @@ def circles():
             if step not in reach[module]:
                 reach[module].add(step)
                 waiting += edges[step]
-    rings = {frozenset(other for other in reach[module] if module in reach[other]) for module in edges if module in reach[module]}
+    rings = {
+        frozenset(other for other in reach[module] if module in reach[other])
+        for module in edges
+        if module in reach[module]
+    }
     return sorted("circle: " + " ↔ ".join(sorted(ring)) for ring in rings)
 
 
@@ -119,7 +144,11 @@ def undocumented(path):
         arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
         section = re.search(r"^Parameters\n-+\n(.*?)(?=^\w[\w ]*\n---|\Z)", text, re.M | re.S)
         said = section[1] if section else ""
-        lacking = [one.arg for one in arguments if not re.search(rf"^\s*[\w, *]*\b{one.arg}\b[\w, *]*\s*(:|$)", said, re.M)]
+        lacking = [
+            one.arg
+            for one in arguments
+            if not re.search(rf"^\s*[\w, *]*\b{one.arg}\b[\w, *]*\s*(:|$)", said, re.M)
+        ]
         if lacking:
             yield f"{where} does not document {', '.join(lacking)}"
 
@@ -134,7 +163,9 @@ def main():
         counts += assignments(book)
     share = counts["pairs"] / counts["all"]
     if share > PAIRS:
-        faults.append(f"{share:.1%} of all assignments give two values to two names at once; {PAIRS:.0%} at most")
+        faults.append(
+            f"{share:.1%} of all assignments give two values to two names at once; {PAIRS:.0%} at most"
+        )
     for path in sorted(Path(ROOT / "medbook").rglob("*.py")):
         if not path.name.startswith("_"):
             faults += undocumented(path)

@@ -1,4 +1,5 @@
 """What all tests share: the real data, one browser, one JupyterLab and one Voila for all tests that need them."""
+
 import contextlib
 import os
 from pathlib import Path
@@ -21,6 +22,7 @@ def pytest_collection_modifyitems(items):
 def browser():
     """A headless Chromium."""
     from tests.pictures import chromium
+
     with chromium() as started:
         yield started
 
@@ -29,6 +31,7 @@ def browser():
 def servers():
     """A function that gives the running JupyterLab ("lab") or Voila ("voila"), started when first asked for."""
     from tests.browser import desk
+
     with contextlib.ExitStack() as stack:
         started = {}
 
@@ -55,6 +58,7 @@ def shared():
 def without_reports():
     """Runs in folders write no report: it is drawn for a second each, and is tested with `fit`."""
     from medbook.training import fitting
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fitting, "write_report", lambda run, folder, dataset=None: None)
         yield

@@ -1,4 +1,5 @@
 """Take the README's pictures in headless Chromium: `python -m tests.pictures REPORT.html` writes them to nbs/pictures."""
+
 import contextlib
 import re
 import shutil
@@ -28,7 +29,11 @@ def lab():
     command = [sys.executable, "-m", "medbook", "lab", "--no-browser", "--port=0", "--allow-root"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        address = next(found[0] for line in process.stdout if (found := re.search(r"http://127\.0\.0\.1:\d+/lab\?token=\w+", line)))
+        address = next(
+            found[0]
+            for line in process.stdout
+            if (found := re.search(r"http://127\.0\.0\.1:\d+/lab\?token=\w+", line))
+        )
         yield address
     finally:
         process.terminate()
@@ -41,22 +46,31 @@ def open_notebook(browser, address, path, *, width=1280, height=900):
     page = browser.new_page(viewport={"width": width, "height": height})
     page.goto(f"{base}/doc/tree/{path}?{token}")
     page.wait_for_selector(".jp-Notebook .jp-RenderedMarkdown h1", timeout=60_000)
-    page.wait_for_function("document.querySelectorAll('.jp-RenderedImage img').length > 0", timeout=60_000)
+    page.wait_for_function(
+        "document.querySelectorAll('.jp-RenderedImage img').length > 0", timeout=60_000
+    )
     return page
 
 
-EXPLORER = ["""from medbook.images.phantoms import chest_radiograph
+EXPLORER = [
+    """from medbook.images.phantoms import chest_radiograph
 from medbook.images.preprocess import normalise
 from medbook.inspection import FeatureExplorer, example_network
 
 phantom = chest_radiograph(1003, nodules=1, seed=1003)
-image = normalise(phantom.image, (0.5, 99.5))""", """FeatureExplorer(example_network(), image, classes=["normal", "nodule"])"""]
+image = normalise(phantom.image, (0.5, 99.5))""",
+    """FeatureExplorer(example_network(), image, classes=["normal", "nodule"])""",
+]
 
 
 def explorer(browser):
     """The explorer in JupyterLab with the second convolution chosen, the pointer on a pixel of its fourth map."""
     from tests.browser import desk, shown
-    with desk("lab") as server, shown(browser, server, EXPLORER, width=1280, height=900) as (page, _):
+
+    with (
+        desk("lab") as server,
+        shown(browser, server, EXPLORER, width=1280, height=900) as (page, _),
+    ):
         page.locator(".mbx-layer", has_text="conv2d_1").first.click()
         page.wait_for_timeout(500)
         page.locator(".mbx-maps canvas").hover(position={"x": 252, "y": 45})
@@ -64,17 +78,21 @@ def explorer(browser):
         page.locator(".medbook-explorer").screenshot(path=PICTURES / "explorer.png")
 
 
-CURVES = ["""import numpy as np
+CURVES = [
+    """import numpy as np
 
 from medbook.evaluation import CurveExplorer
 
 rng = np.random.default_rng(0)
-ill = (rng.random(800) < 0.3).astype(int)""", """CurveExplorer(ill, 1 / (1 + np.exp(-rng.normal(2 * ill - 1.5))), threshold=0.3)"""]
+ill = (rng.random(800) < 0.3).astype(int)""",
+    """CurveExplorer(ill, 1 / (1 + np.exp(-rng.normal(2 * ill - 1.5))), threshold=0.3)""",
+]
 
 
 def curves(browser):
     """The curves that follow threshold, prevalence and class ratio, in JupyterLab."""
     from tests.browser import desk, shown
+
     with desk("lab") as server, shown(browser, server, CURVES, width=1280, height=900) as (page, _):
         page.wait_for_timeout(1500)
         page.locator(".mbc-root").screenshot(path=PICTURES / "curves.png")
@@ -90,7 +108,9 @@ def main(report):
         explorer(browser)
         curves(browser)
         with lab() as address:
-            page = open_notebook(browser, address, "1_images/12_phantoms.ipynb", width=1100, height=820)
+            page = open_notebook(
+                browser, address, "1_images/12_phantoms.ipynb", width=1100, height=820
+            )
             page.locator(".jp-RenderedImage img").nth(1).scroll_into_view_if_needed()
             page.wait_for_timeout(3000)
             page.screenshot(path=PICTURES / "notebook.png")

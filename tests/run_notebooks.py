@@ -1,4 +1,5 @@
 """Execute notebooks, each in a fresh kernel, and store their outputs: `python tests/run_notebooks.py [NOTEBOOK ...]`."""
+
 import os
 import re
 import sys
@@ -12,10 +13,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def chapters():
-    return sorted(path for path in ROOT.glob("nbs/**/*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+    return sorted(
+        path for path in ROOT.glob("nbs/**/*.ipynb") if ".ipynb_checkpoints" not in path.parts
+    )
 
 
-LOADER_NOISE = re.compile(r"^([IWEF]\d{4} |WARNING: All log messages before absl|To enable the following instructions).*\n?", re.MULTILINE)
+LOADER_NOISE = re.compile(
+    r"^([IWEF]\d{4} |WARNING: All log messages before absl|To enable the following instructions).*\n?",
+    re.MULTILINE,
+)
 
 
 def drop_noise(book):
@@ -25,7 +31,11 @@ def drop_noise(book):
             if output.get("name") == "stderr":
                 output["text"] = LOADER_NOISE.sub("", output["text"])
         if "outputs" in cell:
-            cell["outputs"] = [output for output in cell["outputs"] if output.get("name") != "stderr" or output["text"].strip()]
+            cell["outputs"] = [
+                output
+                for output in cell["outputs"]
+                if output.get("name") != "stderr" or output["text"].strip()
+            ]
 
 
 def drop_widgets(book):
@@ -34,7 +44,11 @@ def drop_widgets(book):
     for cell in book.cells:
         if "outputs" in cell:
             alive = [output for output in cell["outputs"] if view in output.get("data", {})]
-            cell["outputs"] = [output for output in cell["outputs"] if output not in alive or "image/png" in output["data"]]
+            cell["outputs"] = [
+                output
+                for output in cell["outputs"]
+                if output not in alive or "image/png" in output["data"]
+            ]
             for output in alive:
                 del output["data"][view]
     book.metadata.pop("widgets", None)
@@ -44,7 +58,9 @@ def execute(path):
     """The notebook at `path` after a run in a fresh kernel, started in the notebook's own folder."""
     book = nbformat.read(path, as_version=4)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    NotebookClient(book, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
+    NotebookClient(
+        book, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+    ).execute()
     drop_noise(book)
     drop_widgets(book)
     return book

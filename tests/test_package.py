@@ -1,4 +1,5 @@
 """The package as a whole: light to import, version from its metadata, notebooks and library in step."""
+
 import re
 import subprocess
 import sys
@@ -17,14 +18,18 @@ print(time.perf_counter() - start, *sorted({"keras", "tensorflow", "matplotlib",
 
 def test_import_is_light():
     """No heavy library comes with `import medbook`; that keeps it far below a tenth of a second."""
-    seconds, *loaded = subprocess.run([sys.executable, "-c", PROBE], check=True, capture_output=True, text=True).stdout.split()
+    seconds, *loaded = subprocess.run(
+        [sys.executable, "-c", PROBE], check=True, capture_output=True, text=True
+    ).stdout.split()
     assert loaded == [] and float(seconds) < 1
 
 
 def test_links_in_the_pages_lead_somewhere():
     root = Path(medbook.__file__).parents[1]
     for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "RESULTS.md"):
-        for link in re.findall(r"\]\((?!https?:)([^)#]+)", (root / page).read_text(encoding="utf-8")):
+        for link in re.findall(
+            r"\]\((?!https?:)([^)#]+)", (root / page).read_text(encoding="utf-8")
+        ):
             assert (root / link).exists(), f"{page} links {link}"
 
 
@@ -46,9 +51,17 @@ def test_every_public_thing_says_what_it_does():
     for path in Path(medbook.__file__).parent.rglob("*.py"):
         if path.name.startswith("_"):
             continue
-        module = importlib.import_module(".".join(["medbook", *path.relative_to(Path(medbook.__file__).parent).with_suffix("").parts]))
+        module = importlib.import_module(
+            ".".join(
+                ["medbook", *path.relative_to(Path(medbook.__file__).parent).with_suffix("").parts]
+            )
+        )
         for name in getattr(module, "__all__", []):
             thing = getattr(module, name)
-            if (inspect.isfunction(thing) or inspect.isclass(thing)) and thing.__module__ == module.__name__ and not thing.__doc__:
+            if (
+                (inspect.isfunction(thing) or inspect.isclass(thing))
+                and thing.__module__ == module.__name__
+                and not thing.__doc__
+            ):
                 silent.append(f"{module.__name__}.{name}")
     assert silent == []

@@ -1,4 +1,5 @@
 """Speeds as ratios measured in one run. A module here has `rows()`, which yields a `Row` for each comparison."""
+
 import gc
 import statistics
 import time
@@ -7,11 +8,11 @@ from dataclasses import dataclass
 
 @dataclass
 class Row:
-    what: str        # what is compared, in words
-    ours: float      # seconds, or another unit named in `what`
+    what: str  # what is compared, in words
+    ours: float  # seconds, or another unit named in `what`
     theirs: float
-    ratio: float     # larger is better for medbook
-    target: str      # as the project states it, such as ">= 0.9"
+    ratio: float  # larger is better for medbook
+    target: str  # as the project states it, such as ">= 0.9"
 
     @property
     def met(self):

@@ -1,4 +1,5 @@
 """Run every benchmark and write BENCHMARKS.md: `python -m tests.bench [MODULE ...]`."""
+
 import importlib
 import os
 import pkgutil
@@ -7,20 +8,31 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-os.environ.pop("OPENBLAS_CORETYPE", None)        # NumPy's kernels are those for this processor, as Keras's are
+os.environ.pop(
+    "OPENBLAS_CORETYPE", None
+)  # NumPy's kernels are those for this processor, as Keras's are
 
 import tests.bench as bench  # noqa: E402
 
-GPU = "## On a GPU"          # python -m tests.gpu writes what follows
+GPU = "## On a GPU"  # python -m tests.gpu writes what follows
 
 
 def main(names):
-    chosen = names or [module.name for module in pkgutil.iter_modules(bench.__path__) if module.name != "__main__"]
-    lines = ["# Benchmarks", "", "Ratios measured in one run by `make bench`; a ratio above 1 means that medbook is faster. NumPy's matrix",
-             "kernels are those for this processor, whatever `OPENBLAS_CORETYPE` says.", "",
-             f"Python {platform.python_version()}, NumPy {version('numpy')}, TensorFlow {version('tensorflow')}, Keras {version('keras')}, "
-             f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores.", "",
-             "| comparison | medbook | other | ratio | target | met |", "|---|---:|---:|---:|---|---|"]
+    chosen = names or [
+        module.name for module in pkgutil.iter_modules(bench.__path__) if module.name != "__main__"
+    ]
+    lines = [
+        "# Benchmarks",
+        "",
+        "Ratios measured in one run by `make bench`; a ratio above 1 means that medbook is faster. NumPy's matrix",
+        "kernels are those for this processor, whatever `OPENBLAS_CORETYPE` says.",
+        "",
+        f"Python {platform.python_version()}, NumPy {version('numpy')}, TensorFlow {version('tensorflow')}, Keras {version('keras')}, "
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores.",
+        "",
+        "| comparison | medbook | other | ratio | target | met |",
+        "|---|---:|---:|---:|---|---|",
+    ]
     for name in chosen:
         for row in importlib.import_module(f"tests.bench.{name}").rows():
             line = f"| {row.what} | {row.ours:.4g} | {row.theirs:.4g} | {row.ratio:.2f} | {row.target} | {'yes' if row.met else '**no**'} |"
@@ -29,7 +41,9 @@ def main(names):
     if not names:
         page = Path("BENCHMARKS.md")
         _, title, gpu = page.read_text(encoding="utf-8").partition(GPU)
-        page.write_text("\n".join([*lines, ""]) + (f"\n{title}{gpu}" if title else ""), encoding="utf-8")
+        page.write_text(
+            "\n".join([*lines, ""]) + (f"\n{title}{gpu}" if title else ""), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":
