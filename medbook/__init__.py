@@ -4,7 +4,11 @@ Importing `medbook` loads nothing heavy: each part, and Keras behind it, loads w
 """
 import lazy_loader as _lazy
 
-_load, __dir__, __all__ = _lazy.attach(__name__, submodules=["core", "images", "foundations", "evaluation", "training", "inspection", "cli"])
+from . import _renamed
+
+_renamed.install()
+_load, __dir__, __all__ = _lazy.attach(__name__, submodules=[
+    "core", "images", "foundations", "evaluation", "training", "inspection", "cli"])
 
 
 def __getattr__(name):

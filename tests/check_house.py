@@ -3,10 +3,9 @@
 import ast
 import re
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 
-import grimp
 import nbformat
 
 from tests.run_notebooks import ROOT, chapters
@@ -91,8 +90,8 @@ def cell_faults(name, book):
             continue
         if ended and is_exported(cell):
             yield f"{name} [{cell.id}]: exports after its references"
-        if wide := max(map(len, cell.source.splitlines()), default=0) > WIDTH:
-            yield f"{name} [{cell.id}]: a line of more than {WIDTH} characters" if wide else ""
+        if max(map(len, cell.source.splitlines()), default=0) > WIDTH:
+            yield f"{name} [{cell.id}]: a line of more than {WIDTH} characters"
         if module and module in imports_of(ast.parse(source_of(cell))):
             yield f"{name} [{cell.id}]: imports its own module {module}"
 
@@ -107,26 +106,6 @@ def assignments(book):
     ]
     found = [node for node in nodes if isinstance(node, ast.Assign)]
     return Counter(all=len(found), pairs=sum(map(is_pair, found)))
-
-
-def circles():
-    """Groups of modules that import each other, directly or round about, at import time or later."""
-    graph = grimp.build_graph("medbook", cache_dir=None)
-    edges = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
-    reach = defaultdict(set)
-    for module in edges:
-        waiting = list(edges[module])
-        while waiting:
-            step = waiting.pop()
-            if step not in reach[module]:
-                reach[module].add(step)
-                waiting += edges[step]
-    rings = {
-        frozenset(other for other in reach[module] if module in reach[other])
-        for module in edges
-        if module in reach[module]
-    }
-    return sorted("circle: " + " ↔ ".join(sorted(ring)) for ring in rings)
 
 
 def undocumented(path):
@@ -154,11 +133,13 @@ def undocumented(path):
 
 
 def main():
-    faults, notes, counts = circles(), [], Counter()
+    faults = []
+    notes = []
+    counts = Counter()
     for path in chapters():
         name, book = str(path.relative_to(ROOT)), nbformat.read(path, as_version=4)
         over, long = size_faults(name, book)
-        faults += [*over, *filter(None, cell_faults(name, book))]
+        faults += [*over, *cell_faults(name, book)]
         notes += long
         counts += assignments(book)
     share = counts["pairs"] / counts["all"]
