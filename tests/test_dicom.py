@@ -97,7 +97,7 @@ def test_most_shipped_files_are_read():
 def test_shared_files_equal_pydicom_or_are_errors(shared):
     paths = sorted((shared / "dicom").rglob("*.dcm"))
     errors = {path.name: text for path in paths if (text := assert_equal_or_error(path))}
-    assert len(paths) >= 75 and len(errors) < 8
+    assert len(paths) >= 75 and len(errors) < 0.12 * len(paths)
     assert "1.2.840.10008.1.2.8.1" in errors["liver_deflate.dcm"]
     assert "cut off" in errors["emri_small_jpeg_2k_lossless_too_short.dcm"]
 

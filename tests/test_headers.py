@@ -11,6 +11,9 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ImplicitVRLittleEndian
 
 from medbook.images import (
+    DicomError,
+    decoding,
+    headers,
     index_folder,
     read_image,
     write_image,
@@ -21,7 +24,7 @@ from tests.dicom_files import CT, SHIPPED, WHEEL, fault, planted
 def test_index_of_every_file_has_a_row_each(shared):
     table = index_folder([*SHIPPED, *sorted((shared / "dicom").rglob("*"))])
     table = table[table.path.map(os.path.isfile)]
-    assert len(table) > 250 and (table.error != "").sum() < 40
+    assert len(table) > 250 and (table.error != "").mean() < 0.16
     for row in table[table.error == ""].itertuples():
         dataset = pydicom.dcmread(row.path, force=True)
         assert row.patient == str(
@@ -49,6 +52,24 @@ def test_index_of_every_file_has_a_row_each(shared):
             keyword in dataset
             for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
         )
+
+
+def test_both_ways_through_a_header_give_the_same_row():
+    """The second parser of headers is worth nothing if it reads anything else than pydicom."""
+    quick = {}
+    for path in SHIPPED:
+        try:
+            quick[path] = headers._quick_row(path)
+        except Exception:
+            continue                    # left to pydicom
+    assert len(quick) > 100
+    for path, row in quick.items():
+        error = row.pop("error", "")
+        with decoding.reading(path):
+            try:
+                assert headers._slow_row(path) == row, path
+            except DicomError:
+                assert error, path
 
 
 def test_index_lists_bad_files_and_goes_on(tmp_path):

@@ -11,10 +11,23 @@ import pytest
 from medbook.images import (
     read_series,
     slice_distance,
+    slice_normal,
+    slice_order,
     uneven_gaps,
     write_image,
 )
 from tests.dicom_files import changed, fault, stack
+
+
+def test_slices_in_any_order_are_sorted_by_place():
+    rng = np.random.default_rng(0)
+    for orientation in ([1, 0, 0, 0, 1, 0], [0, 1, 0, 0, 0, -1], [0.6, 0.8, 0, 0, 0, -1]):
+        places = rng.permutation(9) * 1.5 - 4
+        sideways = rng.normal(size=(9, 2)) @ np.reshape(orientation, (2, 3))
+        positions = places[:, None] * slice_normal(orientation) + sideways
+        order, distances = slice_order(positions, orientation)
+        np.testing.assert_array_equal(order, np.argsort(places))
+        np.testing.assert_allclose(distances, np.arange(9) * 1.5 - 4, atol=1e-9)
 
 
 def test_series_is_sorted_along_the_normal(tmp_path):
