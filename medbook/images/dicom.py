@@ -197,7 +197,7 @@ def _units(dataset, kind, told):
 
 # %% ../../nbs/1_images/01_dicom.ipynb #6a139e61
 def _grey_pixels(dataset, stored, frame):
-    """Stored grey values to (float32 pixels, units)."""
+    """Stored grey values to (float32 pixels, units); slope and intercept are applied here."""
     scale = _frame_scale(dataset, frame or 0)
     if dataset.get("ModalityLUTSequence") and not scale.told and stored.dtype.kind in "iu":
         return _looked_up_pixels(dataset, stored)
