@@ -1,4 +1,5 @@
-"""Pictures: what comes out of files of every kind, good and bad, and what the resizing, cutting and scaling must keep."""
+"""Pictures: what comes out of good and bad files, and what resizing and scaling must keep."""
+
 import warnings
 from pathlib import Path
 
@@ -16,10 +17,15 @@ from medbook.images.preprocess import ImageError, load_image, resize
 
 PICTURES = Path(skimage.__file__).parent / "data"
 few = settings(max_examples=25, deadline=None)
-images = hnp.arrays(np.float32, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.floats(-1e3, 1e3, width=32))
+images = hnp.arrays(
+    np.float32,
+    st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    elements=st.floats(-1e3, 1e3, width=32),
+)
 
 
 # --- loading ---
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -31,7 +37,9 @@ def colour():
     return np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("name", ["retina.jpg", "ihc.png", "microaneurysms.png", "camera.png", "cell.png"])
+@pytest.mark.parametrize(
+    "name", ["retina.jpg", "ihc.png", "microaneurysms.png", "camera.png", "cell.png"]
+)
 def test_real_pictures_equal_scikit_images_reader(name):
     expected = skimage.io.imread(PICTURES / name)
     image = load_image(PICTURES / name)
@@ -53,7 +61,10 @@ def test_sixteen_bits_are_kept(folder, ending, shape):
     assert image.dtype == np.uint16 and (image == deep).all()
 
 
-@pytest.mark.parametrize("mode, shape", [("1", (40, 30)), ("L", (40, 30)), ("LA", (40, 30)), ("P", (40, 30, 3)), ("RGBA", (40, 30, 3))])
+@pytest.mark.parametrize(
+    "mode, shape",
+    [("1", (40, 30)), ("L", (40, 30)), ("LA", (40, 30)), ("P", (40, 30, 3)), ("RGBA", (40, 30, 3))],
+)
 def test_every_png_mode_becomes_grey_or_rgb(folder, colour, mode, shape):
     picture = Image.fromarray(colour).convert(mode)
     picture.save(folder / "a.png")
@@ -66,7 +77,7 @@ def test_every_png_mode_becomes_grey_or_rgb(folder, colour, mode, shape):
 def test_exif_orientation_is_obeyed(folder, ending):
     gradient = np.repeat(np.linspace(0, 250, 40).astype(np.uint8)[:, None], 20, axis=1)
     note = Image.Exif()
-    note[274] = 6                                     # shown after a quarter turn clockwise
+    note[274] = 6  # shown after a quarter turn clockwise
     Image.fromarray(gradient).save(folder / f"a.{ending}", exif=note)
     image = load_image(folder / f"a.{ending}").astype(int)
     assert image.shape == (20, 40)
@@ -83,7 +94,9 @@ def test_white_is_zero_is_turned_round(folder):
 
 def test_a_telephones_jpeg_with_a_preview_inside_is_one_picture(folder, colour):
     preview = Image.fromarray(colour[::-1].copy())
-    Image.fromarray(colour).save(folder / "a.jpg", format="MPO", save_all=True, append_images=[preview])
+    Image.fromarray(colour).save(
+        folder / "a.jpg", format="MPO", save_all=True, append_images=[preview]
+    )
     assert load_image(folder / "a.jpg").shape == colour.shape
 
 
@@ -94,7 +107,9 @@ def test_cmyk_jpeg_gives_three_channels(folder, colour):
 
 def bad_files(folder, colour):
     noise = Image.fromarray(np.tile(colour, (5, 5, 1)))
-    noise.save(folder / "animation.gif", save_all=True, append_images=[noise.rotate(90), noise.rotate(180)])
+    noise.save(
+        folder / "animation.gif", save_all=True, append_images=[noise.rotate(90), noise.rotate(180)]
+    )
     noise.save(folder / "stack.tif", save_all=True, append_images=[noise])
     for kind in ("jpg", "png", "tif", "bmp", "webp"):
         noise.save(folder / f"whole.{kind}")
@@ -114,7 +129,12 @@ def test_bad_files_give_one_line_that_names_them(folder, colour, capfd):
         with pytest.raises(ImageError) as caught:
             load_image(path)
         message = str(caught.value)
-        assert message.startswith(f"{path}: ") and "\n" not in message and ";" in message or "(" in message, path.name
+        assert (
+            message.startswith(f"{path}: ")
+            and "\n" not in message
+            and ";" in message
+            or "(" in message
+        ), path.name
     assert "OpenCV" not in capfd.readouterr().err
 
 
@@ -130,7 +150,11 @@ def test_a_picture_with_impossible_size_is_refused(folder):
     import zlib
 
     header = struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0)
-    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))  # noqa: E731
+
+    def chunk(kind, data):
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
     chunks = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(b"")), chunk(b"IEND", b"")]
     (folder / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
     with pytest.raises(ImageError, match="more pixels"):
@@ -138,7 +162,10 @@ def test_a_picture_with_impossible_size_is_refused(folder):
 
 
 @few
-@given(st.sampled_from(["jpg", "png", "tif"]), st.lists(st.tuples(st.integers(0, 900), st.integers(0, 255)), min_size=1, max_size=6))
+@given(
+    st.sampled_from(["jpg", "png", "tif"]),
+    st.lists(st.tuples(st.integers(0, 900), st.integers(0, 255)), min_size=1, max_size=6),
+)
 def test_damaged_bytes_give_a_picture_or_an_image_error(tmp_path_factory, kind, changes):
     path = tmp_path_factory.mktemp("damaged") / f"a.{kind}"
     Image.fromarray(np.arange(600, dtype=np.uint8).reshape(10, 20, 3)).save(path)
@@ -158,6 +185,7 @@ def test_damaged_bytes_give_a_picture_or_an_image_error(tmp_path_factory, kind, 
 
 # --- resizing ---
 
+
 @pytest.mark.parametrize("dtype", "u1 i1 u2 i2 i4 u4 i8 f2 f4 f8 ?".split())
 @pytest.mark.parametrize("shape", [(12, 9), (12, 9, 1), (12, 9, 3), (12, 9, 7)])
 @pytest.mark.parametrize("size", [(5, 4), (20, 30), (5, 30), (12, 9)])
@@ -171,8 +199,12 @@ def test_resize_keeps_type_and_channels(dtype, shape, size):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_resize_equals_opencv(dtype):
     image = (np.random.default_rng(0).random((50, 70, 3)) * 200).astype(dtype)
-    assert (resize(image, (20, 30)) == cv2.resize(image, (30, 20), interpolation=cv2.INTER_AREA)).all()
-    assert (resize(image, (80, 90)) == cv2.resize(image, (90, 80), interpolation=cv2.INTER_LINEAR)).all()
+    assert (
+        resize(image, (20, 30)) == cv2.resize(image, (30, 20), interpolation=cv2.INTER_AREA)
+    ).all()
+    assert (
+        resize(image, (80, 90)) == cv2.resize(image, (90, 80), interpolation=cv2.INTER_LINEAR)
+    ).all()
 
 
 @few
@@ -180,7 +212,7 @@ def test_resize_equals_opencv(dtype):
 def test_resize_stays_within_the_images_range_and_shrinking_keeps_the_mean(image, down, across):
     taller = np.repeat(np.repeat(image, down, axis=0), across, axis=1)
     small = resize(taller, image.shape)
-    assert np.allclose(small, image, atol=1e-2)                       # the mean of equal blocks is the block
+    assert np.allclose(small, image, atol=1e-2)  # the mean of equal blocks is the block
     grown = resize(image, (17, 19))
     assert grown.min() >= image.min() - 1e-2 and grown.max() <= image.max() + 1e-2
 
@@ -198,11 +230,22 @@ def test_resize_of_labels_invents_none():
     assert (resize(labels, (66, 94), labels=True)[::2, ::2] == labels).all()
 
 
-@pytest.mark.parametrize("image, size, said", [
-    (np.full((4, 4), np.nan), 2, "NaN"), (np.full((4, 4), np.inf), 2, "infinite"),
-    (np.ones((4, 4)), 0, "size"), (np.ones((4, 4)), (3, -1), "size"), (np.ones((4, 4)), 2.5, "size"), (np.ones((4, 4)), (1, 2, 3), "size"),
-    (np.ones(4), 2, "shape"), (np.ones((0, 4)), 2, "shape"),
-    (np.ones((2, 2, 2, 2)), 2, "shape"), (np.ones((4, 4), complex), 2, "real"), (np.array([["a"]]), 2, "real")])
+@pytest.mark.parametrize(
+    "image, size, said",
+    [
+        (np.full((4, 4), np.nan), 2, "NaN"),
+        (np.full((4, 4), np.inf), 2, "infinite"),
+        (np.ones((4, 4)), 0, "size"),
+        (np.ones((4, 4)), (3, -1), "size"),
+        (np.ones((4, 4)), 2.5, "size"),
+        (np.ones((4, 4)), (1, 2, 3), "size"),
+        (np.ones(4), 2, "shape"),
+        (np.ones((0, 4)), 2, "shape"),
+        (np.ones((2, 2, 2, 2)), 2, "shape"),
+        (np.ones((4, 4), complex), 2, "real"),
+        (np.array([["a"]]), 2, "real"),
+    ],
+)
 def test_resize_refuses(image, size, said):
     with pytest.raises(ImageError, match=said):
         resize(image, size)
@@ -210,14 +253,21 @@ def test_resize_refuses(image, size, said):
 
 def test_results_do_not_share_memory_with_the_image():
     image = np.ones((6, 6), np.float32)
-    for result in (resize(image, 6), pre.crop(image, 0, 0, 3, 3), pre.center_crop(image, 6), pre.to_uint8(image.astype(np.uint8))):
+    for result in (
+        resize(image, 6),
+        pre.crop(image, 0, 0, 3, 3),
+        pre.center_crop(image, 6),
+        pre.to_uint8(image.astype(np.uint8)),
+    ):
         result[:] = 0
     assert (image == 1).all()
 
 
 def test_block_mean_and_linear_weights():
     image = np.random.default_rng(0).random((12, 18, 2))
-    assert np.allclose(pre.block_mean(image, 3), cv2.resize(image, (6, 4), interpolation=cv2.INTER_AREA))
+    assert np.allclose(
+        pre.block_mean(image, 3), cv2.resize(image, (6, 4), interpolation=cv2.INTER_AREA)
+    )
     with pytest.raises(ImageError, match="crop first"):
         pre.block_mean(image, 5)
     for old, new in ((1, 5), (5, 1), (4, 9), (9, 4)):
@@ -227,6 +277,7 @@ def test_block_mean_and_linear_weights():
 
 # --- cutting and padding ---
 
+
 @few
 @given(st.integers(1, 20), st.integers(1, 20), st.data())
 def test_crop_has_the_size_asked_for_or_is_refused(height, width, data):
@@ -234,7 +285,11 @@ def test_crop_has_the_size_asked_for_or_is_refused(height, width, data):
     top, left, h, w = (data.draw(st.integers(-2, 22)) for _ in range(4))
     if 0 <= top and 0 <= left and 1 <= h and 1 <= w and top + h <= height and left + w <= width:
         cut = pre.crop(image, top, left, h, w)
-        assert cut.shape == (h, w) and cut[0, 0] == image[top, left] and cut[-1, -1] == image[top + h - 1, left + w - 1]
+        assert (
+            cut.shape == (h, w)
+            and cut[0, 0] == image[top, left]
+            and cut[-1, -1] == image[top + h - 1, left + w - 1]
+        )
     else:
         with pytest.raises(ImageError):
             pre.crop(image, top, left, h, w)
@@ -255,10 +310,12 @@ def test_padding_keeps_channels_and_fills_with_the_value():
 
 # --- intensities ---
 
+
 @few
 @given(images)
 def test_normalise_and_standardise_have_the_stated_range_and_moments(image):
-    unit, standard = pre.normalise(image), pre.standardise(image)
+    unit = pre.normalise(image)
+    standard = pre.standardise(image)
     assert unit.dtype == standard.dtype == np.float32
     if image.min() == image.max():
         assert (unit == 0).all() and (standard == 0).all()
@@ -282,7 +339,9 @@ def test_normalise_by_percentiles_ignores_one_bright_pixel():
     spoiled[0, 0] = 1e6
     assert abs(pre.normalise(spoiled, (1, 99)) - pre.normalise(image, (1, 99)))[1:].max() < 0.02
     low, high = np.percentile(image, (5, 90))
-    assert np.allclose(pre.normalise(image, (5, 90)), np.clip((image - low) / (high - low), 0, 1), atol=1e-6)
+    assert np.allclose(
+        pre.normalise(image, (5, 90)), np.clip((image - low) / (high - low), 0, 1), atol=1e-6
+    )
 
 
 def test_normalise_does_not_overflow_whole_numbers():
@@ -315,7 +374,8 @@ def test_to_uint8():
 
 
 def test_to_channels():
-    grey, rgb = np.full((4, 5), 100, np.uint8), np.full((4, 5, 3), (255, 0, 0), np.uint8)
+    grey = np.full((4, 5), 100, np.uint8)
+    rgb = np.full((4, 5, 3), (255, 0, 0), np.uint8)
     assert pre.to_channels(grey).shape == (4, 5, 1) and pre.to_channels(rgb).shape == (4, 5, 3)
     assert (pre.to_channels(grey, 3) == 100).all() and pre.to_channels(grey, 3).shape == (4, 5, 3)
     assert (pre.to_channels(rgb, 1) == 76).all() and pre.to_channels(rgb, 1).dtype == np.uint8
@@ -328,5 +388,9 @@ def test_importing_is_light():
     import subprocess
     import sys
 
-    code = "import sys, medbook.images.preprocess; print([m for m in ('cv2', 'PIL', 'skimage', 'keras', 'matplotlib') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    heavy = ("cv2", "PIL", "skimage", "keras", "matplotlib")
+    module = "medbook.images.preprocess"
+    code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
