@@ -117,7 +117,7 @@ def _save(dataset, path):
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.file_meta = meta
     try:
-        with atomic(path) as part:
+        with atomic(path, sync=False) as part:
             dataset.save_as(part, enforce_file_format=True)
     except OSError as error:
         reason = (error.__cause__ or error).strerror
