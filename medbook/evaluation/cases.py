@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['Cases', 'check_cases', 'finite_array', 'check_labels', 'one_class', 'one_against_rest', 'check_range',
-           'probabilities', 'check_share', 'normal_quantile', 'patient_codes', 'check_weights', 'cell_weights', 'ratio',
-           'UndefinedMetric', 'average_classes', 'undefined_reason', 'summarise', 'value_and_reason']
+           'probabilities', 'check_share', 'check_prevalence', 'normal_quantile', 'patient_codes', 'check_weights',
+           'cell_weights', 'ratio', 'UndefinedMetric', 'average_classes', 'undefined_reason', 'summarise',
+           'value_and_reason']
 
 # %% ../../nbs/3_evaluation/15_cases.ipynb #1785c5f4
 import warnings
@@ -288,6 +289,23 @@ def check_share(name, value):
         raise ValueError(f"{name} holds {value.min():.3g} ... {value.max():.3g}; "
                          "give shares between 0 and 1")
     return value
+
+# %% ../../nbs/3_evaluation/15_cases.ipynb #589470cc
+def check_prevalence(prevalence):
+    """Refuse what is no single share between 0 and 1.
+
+    Parameters
+    ----------
+    prevalence : float
+        From 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        Anything else.
+    """
+    if not (np.isscalar(prevalence) and 0 <= prevalence <= 1):
+        raise ValueError(f"prevalence={prevalence!r}; give a share from 0 to 1")
 
 # %% ../../nbs/3_evaluation/15_cases.ipynb #d8959ce1
 def normal_quantile(confidence):

@@ -4,26 +4,38 @@
 
 # %% auto #0
 __all__ = ['SAME', 'Difference', 'paired_delong', 'Disagreements', 'mcnemar', 'paired_share', 'paired_bootstrap',
-           'NonInferiority', 'non_inferiority', 'Comparison', 'compare', 'compare_tables']
+           'NonInferiority', 'non_inferiority', 'compare', 'Comparison', 'compare_tables']
 
 # %% ../../nbs/3_evaluation/05_comparison.ipynb #e99ea49a
 from dataclasses import dataclass
-from functools import partial
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from .cases import check_cases, normal_quantile, patient_codes
 from medbook.evaluation.intervals import (
-    auc_influence, auc_interval, normal_quantile, patient_codes, patient_strata, percentile_interval, redraw,
+    auc_influence, auc_interval, patient_strata, percentile_interval, redraw,
 )
-from .metrics import average_precision, check_cases
-from .predictions import TableError, checked, choose_split, class_names, table_parts
+from medbook.evaluation.predictions import (
+    TableError, checked, choose_split, class_names, table_parts,
+)
+from .ranking import average_precision
 
 # %% ../../nbs/3_evaluation/05_comparison.ipynb #292e1afe
 class Difference(NamedTuple):
-    """B − A with its interval; the p-value of "no difference" (two-sided) and how it was found."""
+    """How much better model B is than A.
+
+    Attributes
+    ----------
+    value, low, high : float
+        B − A with its interval.
+    p : float
+        The two-sided p-value of "no difference".
+    method : str
+        How it was found.
+    """
 
     value: float
     low: float
@@ -31,67 +43,93 @@ class Difference(NamedTuple):
     p: float
     method: str
 
-# %% ../../nbs/3_evaluation/05_comparison.ipynb #6eb1fd01
-SAME = Difference(0.0, 0.0, 0.0, 1.0, "the same scores")
-
-# %% ../../nbs/3_evaluation/05_comparison.ipynb #95d4a6a0
-def _by_normal(difference, variance, confidence, method):
-    """A `Difference` of known variance; without interval and p where the variance is 0 or unknown."""
-    if np.isnan(difference):
-        return Difference(difference, np.nan, np.nan, np.nan, method + ": undefined, cases of one class only")
-    if not variance > 0:
-        return Difference(difference, np.nan, np.nan, np.nan, method + ": variance 0 or unknown")
-    margin, p = normal_quantile(confidence) * variance**0.5, 2 * NormalDist().cdf(-abs(difference) / variance**0.5)
-    return Difference(difference, max(-1.0, difference - margin), min(1.0, difference + margin), p, method)
-
-# %% ../../nbs/3_evaluation/05_comparison.ipynb #96564c81
-def _pair(y_true, score_a, score_b):
-    """Checked labels and both models' scores. ValueError where the scores differ in shape."""
-    first, second = check_cases(y_true, score_a), check_cases(y_true, score_b)
-    if first.y_score.shape != second.y_score.shape:
-        raise ValueError(f"score_a has shape {first.y_score.shape}, score_b {second.y_score.shape}; give the same cases to both")
-    return first.y_true, first.y_score, second.y_score
-
 # %% ../../nbs/3_evaluation/05_comparison.ipynb #2e34d797
 def paired_delong(y_true, score_a, score_b, *, patients=None, confidence=0.95):
     """Difference of two (macro) AUCs on the same cases, B − A.
 
     Parameters
     ----------
-    y_true, score_a, score_b : labels and both models' scores, as for `auc`.
-    patients : patient of each case (n,); cases of one patient are then taken together.
-    confidence : nominal coverage, in (0, 1).
+    y_true, score_a, score_b : array
+        Labels and both models' scores, as for `auc`.
+    patients : array, optional
+        Patient of each case (n,); cases of one patient are then taken together.
+    confidence : float
+        Nominal coverage, in (0, 1).
 
     Returns
     -------
-    Difference(value, low, high, p, method); nan where an AUC is undefined. From DeLong, DeLong, Clarke-Pearson, Biometrics 44
-    (1988) 837–845; by patient from N. A. Obuchowski, Biometrics 53 (1997) 567–578.
+    Difference
+        nan where an AUC is undefined.
 
     Raises
     ------
-    ValueError : faulty labels, scores or patients; scores of different shapes.
+    ValueError
+        Faulty labels, scores or patients; scores of different shapes.
+
+    References
+    ----------
+    DeLong, DeLong, Clarke-Pearson, Biometrics 44 (1988) 837–845; N. A. Obuchowski, Biometrics 53
+    (1997) 567–578.
     """
-    y_true, score_a, score_b = _pair(y_true, score_a, score_b)
-    found = [auc_influence(y_true, score, patients=patients) for score in (score_a, score_b)]
-    (area_a, of_a), (area_b, of_b) = found
-    method, variance = "paired DeLong" + (" by patient" if patients is not None else ""), float(np.sum((of_b - of_a) ** 2))
+    y_true, score_a, score_b = _check_pair(y_true, score_a, score_b)
+    area_a, of_a = auc_influence(y_true, score_a, patients=patients)
+    area_b, of_b = auc_influence(y_true, score_b, patients=patients)
+    variance = float(np.sum((of_b - of_a) ** 2))
     if np.array_equal(score_a, score_b) and not np.isnan(area_a):
         return SAME
     if variance < 1e-14 and not np.isnan(area_a):
         return _squared_and_added(y_true, score_a, score_b, patients, confidence)
+    method = "paired DeLong" + (" by patient" if patients is not None else "")
     return _by_normal(area_b - area_a, variance, confidence, method)
+
+# %% ../../nbs/3_evaluation/05_comparison.ipynb #6eb1fd01
+SAME = Difference(0.0, 0.0, 0.0, 1.0, "the same scores")
+
+# %% ../../nbs/3_evaluation/05_comparison.ipynb #95d4a6a0
+def _by_normal(difference, variance, confidence, method):
+    """A `Difference` of known variance; without interval and p where that is 0 or unknown."""
+    if np.isnan(difference):
+        method += ": undefined, cases of one class only"
+        return Difference(difference, np.nan, np.nan, np.nan, method)
+    if not variance > 0:
+        return Difference(difference, np.nan, np.nan, np.nan, method + ": variance 0 or unknown")
+    margin = normal_quantile(confidence) * variance**0.5
+    p = 2 * NormalDist().cdf(-abs(difference) / variance**0.5)
+    low = max(-1.0, difference - margin)
+    return Difference(difference, low, min(1.0, difference + margin), p, method)
+
+# %% ../../nbs/3_evaluation/05_comparison.ipynb #96564c81
+def _check_pair(y_true, score_a, score_b):
+    """Checked labels and both models' scores. ValueError where the scores differ in shape."""
+    first = check_cases(y_true, score_a)
+    second = check_cases(y_true, score_b)
+    if first.y_score.shape != second.y_score.shape:
+        raise ValueError(f"score_a has shape {first.y_score.shape}, score_b "
+                         f"{second.y_score.shape}; give the same cases to both")
+    return first.y_true, first.y_score, second.y_score
 
 # %% ../../nbs/3_evaluation/05_comparison.ipynb #3a6b334d
 def _squared_and_added(y_true, score_a, score_b, patients, confidence):
-    """The difference of two AUCs from each one's own interval: R. G. Newcombe, Statistics in Medicine 17 (1998) 873–890."""
-    interval = partial(auc_interval, patients=patients, confidence=confidence)
-    (a, low_a, high_a), (b, low_b, high_b) = interval(y_true, score_a), interval(y_true, score_b)
-    low, high = b - a - np.hypot(b - low_b, high_a - a), b - a + np.hypot(high_b - b, a - low_a)
-    return Difference(b - a, max(-1.0, float(low)), min(1.0, float(high)), np.nan, "variance 0: both intervals squared and added")
+    """The difference of two AUCs from each one's own interval, after Newcombe (1998)."""
+    options = {"patients": patients, "confidence": confidence}
+    a, low_a, high_a = auc_interval(y_true, score_a, **options)
+    b, low_b, high_b = auc_interval(y_true, score_b, **options)
+    low = float(b - a - np.hypot(b - low_b, high_a - a))
+    high = float(b - a + np.hypot(high_b - b, a - low_a))
+    method = "variance 0: both intervals squared and added"
+    return Difference(b - a, max(-1.0, low), min(1.0, high), np.nan, method)
 
 # %% ../../nbs/3_evaluation/05_comparison.ipynb #b5b6eb86
 class Disagreements(NamedTuple):
-    """Cases that A alone, and B alone, decides rightly; the p-value of "no difference"."""
+    """On which cases two models disagree.
+
+    Attributes
+    ----------
+    only_a, only_b : int
+        Cases that A alone, and B alone, decides rightly.
+    p : float
+        The p-value of "no difference".
+    """
 
     only_a: int
     only_b: int
@@ -103,93 +141,149 @@ def mcnemar(right_a, right_b, *, patients=None, exact=False):
 
     Parameters
     ----------
-    right_a, right_b : booleans (n,): did A, did B, decide the case rightly?
-    patients : patient of each case (n,); the test is then on patients' sums of B − A (N. A. Obuchowski, Statistics in Medicine 17
-        (1998) 1495–1507), which needs some ten patients on whom the models differ.
-    exact : the exact binomial p instead of the mid-p.
+    right_a, right_b : array of bool
+        Did A, did B, decide the case rightly? (n,)
+    patients : array, optional
+        Patient of each case (n,); the test is then on patients' sums of B − A, which needs some
+        ten patients on whom the models differ.
+    exact : bool
+        The exact binomial p instead of the mid-p.
 
     Returns
     -------
-    Disagreements(only_a, only_b, p); p is 1 without a disagreement. From Q. McNemar, Psychometrika 12 (1947) 153–157; mid-p after
-    M. W. Fagerland, S. Lydersen, P. Laake, BMC Medical Research Methodology 13 (2013) 91.
+    Disagreements
+        p is 1 without a disagreement.
 
     Raises
     ------
-    ValueError : different lengths, or values that are not 0 and 1.
+    ValueError
+        Different lengths, or values that are not 0 and 1.
+
+    References
+    ----------
+    Q. McNemar, Psychometrika 12 (1947) 153–157; mid-p: M. W. Fagerland, S. Lydersen, P. Laake,
+    BMC Medical Research Methodology 13 (2013) 91; by patient: N. A. Obuchowski, Statistics in
+    Medicine 17 (1998) 1495–1507.
     """
-    right_a, right_b = _right("right_a", right_a), _right("right_b", right_b)
+    right_a = _check_right("right_a", right_a)
+    right_b = _check_right("right_b", right_b)
     if len(right_a) != len(right_b) or not len(right_a):
-        raise ValueError(f"right_a has {len(right_a)} cases, right_b {len(right_b)}; give the same cases, at least one")
-    only_a, only_b = int(np.sum(right_a & ~right_b)), int(np.sum(right_b & ~right_a))
-    if patients is not None:
-        sums = np.bincount(patient_codes(patients, len(right_a)), right_b.astype(float) - right_a)
-        p = 2 * NormalDist().cdf(-abs(sums.sum()) / np.sqrt(np.sum(sums**2))) if sums.any() else 1.0
-        return Disagreements(only_a, only_b, p)
-    return Disagreements(only_a, only_b, _coin(only_a, only_b, exact))
+        raise ValueError(f"right_a has {len(right_a)} cases, right_b {len(right_b)}; "
+                         "give the same cases, at least one")
+    only_a = int(np.sum(right_a & ~right_b))
+    only_b = int(np.sum(right_b & ~right_a))
+    if patients is None:
+        return Disagreements(only_a, only_b, _coin_p(only_a, only_b, exact))
+    codes = patient_codes(patients, len(right_a))
+    sums = np.bincount(codes, right_b.astype(float) - right_a)
+    if not sums.any():
+        return Disagreements(only_a, only_b, 1.0)
+    p = 2 * NormalDist().cdf(-abs(sums.sum()) / np.sqrt(np.sum(sums**2)))
+    return Disagreements(only_a, only_b, p)
 
 # %% ../../nbs/3_evaluation/05_comparison.ipynb #67b08952
-def _right(name, values):
+def _check_right(name, values):
     """Booleans (n,), refused where they are not 0 and 1."""
     values = np.asarray(values)
     if values.ndim != 1 or values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
-        raise ValueError(f"{name} has shape {values.shape} and type {values.dtype}; give (n,) of True and False, or 1 and 0")
+        raise ValueError(f"{name} has shape {values.shape} and type {values.dtype}; "
+                         "give (n,) of True and False, or 1 and 0")
     return values.astype(bool)
 
 # %% ../../nbs/3_evaluation/05_comparison.ipynb #13f25d7a
-def _coin(only_a, only_b, exact=False):
-    """Two-sided p that a fair coin of only_a + only_b tosses falls at least as unevenly; the mid-p unless `exact`."""
+def _coin_p(only_a, only_b, exact=False):
+    """Two-sided p of a fair coin that falls at least as unevenly; the mid-p unless `exact`."""
     from scipy.stats import binom
-    tosses, fewer = only_a + only_b, min(only_a, only_b)
+    tosses = only_a + only_b
+    fewer = min(only_a, only_b)
     if tosses == 0:
         return 1.0
     p = 2 * binom.cdf(fewer, tosses, 0.5)
     return float(min(1.0, p if exact else p - binom.pmf(fewer, tosses, 0.5)))
 
-# %% ../../nbs/3_evaluation/05_comparison.ipynb #fb7f2aec
-def _tango(only_a, only_b, n, delta):
-    """How far B − A = (only_b − only_a)/n lies from `delta`, in standard errors at `delta`."""
-    beta, gamma = (2 * n - only_b + only_a) * delta - only_a - only_b, -only_a * delta * (1 - delta)
-    share = (np.sqrt(max(beta**2 - 8 * n * gamma, 0)) - beta) / (4 * n)
-    variance = n * (2 * share + delta * (1 - delta))
-    gap = only_b - only_a - n * delta
-    return gap / np.sqrt(variance) if variance > 0 else np.copysign(np.inf, gap) if gap else 0.0
-
 # %% ../../nbs/3_evaluation/05_comparison.ipynb #ce573f23
 def paired_share(only_a, only_b, n, confidence=0.95):
-    """Difference of two shares of the same `n` cases, B − A = (only_b − only_a) / n, and its score interval.
-
-    Returns (value, low, high). From T. Tango, Statistics in Medicine 17 (1998) 891–908. Raises ValueError for impossible counts.
-    """
-    if not (0 <= min(only_a, only_b) and only_a + only_b <= n and n > 0):
-        raise ValueError(f"only_a={only_a}, only_b={only_b} of n={n}; give counts whose sum is at most n, and n > 0")
-    z, value, ends = normal_quantile(confidence), (only_b - only_a) / n, []
-    for outside in (-1.0, 1.0):
-        inside, edge = value, outside
-        for _ in range(60):
-            middle = (inside + edge) / 2
-            inside, edge = (middle, edge) if abs(_tango(only_a, only_b, n, middle)) <= z else (inside, middle)
-        ends.append(edge)
-    return value, *ends
-
-# %% ../../nbs/3_evaluation/05_comparison.ipynb #07cd1f66
-def paired_bootstrap(metric, y_true, score_a, score_b, *, patients=None, confidence=0.95, resamples=2000, seed=0):
-    """Difference of any metric between two models on the same cases, B − A, by resampling patients with both their scores.
+    """Difference of two shares of the same cases, B − A, and its score interval.
 
     Parameters
     ----------
-    metric : f(y_true, y_score, weights=None) -> a number, or one for each row of weights (resamples, n), as medbook's metrics.
-    y_true, score_a, score_b, patients, confidence : as in `paired_delong`. resamples, seed : of the bootstrap.
+    only_a, only_b : int
+        Cases that A alone, and B alone, decides rightly.
+    n : int
+        All cases.
+    confidence : float
+        Nominal coverage, in (0, 1).
 
     Returns
     -------
-    Difference(value, low, high, p, method); expanded percentiles, as in `bootstrap`.
+    value, low, high : float
+        (only_b − only_a) / n and the ends.
 
     Raises
     ------
-    ValueError : faulty labels, scores or patients; scores of different shapes; resamples < 1.
+    ValueError
+        Impossible counts.
+
+    References
+    ----------
+    T. Tango, Statistics in Medicine 17 (1998) 891–908.
+    """
+    if not (0 <= min(only_a, only_b) and only_a + only_b <= n and n > 0):
+        raise ValueError(f"only_a={only_a}, only_b={only_b} of n={n}; "
+                         "give counts whose sum is at most n, and n > 0")
+    z = normal_quantile(confidence)
+    value = (only_b - only_a) / n
+    ends = []
+    for edge in (-1.0, 1.0):
+        inside = value
+        for _ in range(60):
+            middle = (inside + edge) / 2
+            if abs(_tango(only_a, only_b, n, middle)) <= z:
+                inside = middle
+            else:
+                edge = middle
+        ends.append(edge)
+    return value, *ends
+
+# %% ../../nbs/3_evaluation/05_comparison.ipynb #fb7f2aec
+def _tango(only_a, only_b, n, delta):
+    """How far (only_b − only_a)/n lies from `delta`, in standard errors at `delta`."""
+    beta = (2 * n - only_b + only_a) * delta - only_a - only_b
+    gamma = -only_a * delta * (1 - delta)
+    share = (np.sqrt(max(beta**2 - 8 * n * gamma, 0)) - beta) / (4 * n)
+    variance = n * (2 * share + delta * (1 - delta))
+    gap = only_b - only_a - n * delta
+    if variance > 0:
+        return gap / np.sqrt(variance)
+    return np.copysign(np.inf, gap) if gap else 0.0
+
+# %% ../../nbs/3_evaluation/05_comparison.ipynb #07cd1f66
+def paired_bootstrap(metric, y_true, score_a, score_b, *, patients=None, confidence=0.95,
+                     resamples=2000, seed=0):
+    """Difference of any metric on the same cases, B − A, by resampling patients with both scores.
+
+    Parameters
+    ----------
+    metric : function
+        f(y_true, y_score, weights=None) -> a number, or one for each row of weights
+        (resamples, n), as medbook's metrics.
+    y_true, score_a, score_b, patients, confidence
+        As in `paired_delong`.
+    resamples, seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    Difference
+        Expanded percentiles, as in `bootstrap`.
+
+    Raises
+    ------
+    ValueError
+        Faulty labels, scores or patients; scores of different shapes; resamples < 1.
     """
     normal_quantile(confidence)
-    y_true, score_a, score_b = _pair(y_true, score_a, score_b)
+    y_true, score_a, score_b = _check_pair(y_true, score_a, score_b)
     method = "paired bootstrap" + (" by patient" if patients is not None else "")
     value = float(metric(y_true, score_b) - metric(y_true, score_a))
     draws = redraw(y_true, resamples=resamples, patients=patients, seed=seed)
@@ -197,33 +291,50 @@ def paired_bootstrap(metric, y_true, score_a, score_b, *, patients=None, confide
         return Difference(value, np.nan, np.nan, np.nan, method + ": undefined")
     if np.array_equal(score_a, score_b):
         return SAME
-    of_a, of_b = (_sorted(metric, y_true, score) for score in (score_a, score_b))
+    of_a = _of_weights(metric, y_true, score_a)
+    of_b = _of_weights(metric, y_true, score_b)
     values = np.concatenate([of_b(weights) - of_a(weights) for weights in draws])
     strata = patient_strata(y_true, patient_codes(patients, len(y_true)))
-    return _by_resamples(value, values, np.unique(strata, return_counts=True)[1].min(), confidence, method)
+    units = np.unique(strata, return_counts=True)[1].min()
+    return _by_resamples(value, values, units, confidence, method)
 
 # %% ../../nbs/3_evaluation/05_comparison.ipynb #cafb7f23
-def _sorted(metric, y_true, y_score):
-    """`metric` as a function of weights (resamples, n) alone, its cases sorted once by falling score where there is one score a case."""
+def _of_weights(metric, y_true, y_score):
+    """`metric` as a function of weights (resamples, n) alone, its cases sorted once by score."""
     if y_score.ndim == 2:
         return lambda weights: metric(y_true, y_score, weights=weights)
     order = np.argsort(-y_score, kind="stable")
-    labels, scores = y_true[order], y_score[order]
+    labels = y_true[order]
+    scores = y_score[order]
     return lambda weights: metric(labels, scores, weights=np.take(weights, order, axis=1))
 
 # %% ../../nbs/3_evaluation/05_comparison.ipynb #3da8155d
 def _by_resamples(value, values, units, confidence, method):
-    """A `Difference` from resampled differences; without interval and p where they do not differ, or a class has one patient."""
+    """A `Difference` from resampled ones; no interval where they do not differ, or of one unit."""
     known = values[~np.isnan(values)]
     if units == 1 or not len(known) or np.ptp(known) < 1e-12:
-        return Difference(value, np.nan, np.nan, np.nan, method + ": no interval, resamples do not differ or a class has one patient")
+        method += ": no interval, resamples do not differ or a class has one patient"
+        return Difference(value, np.nan, np.nan, np.nan, method)
     low, high = percentile_interval(known, confidence=confidence, units=units)
     tail = min(np.mean(known <= 0), np.mean(known >= 0))
-    return Difference(value, float(low), float(high), min(1.0, 2 * (tail * len(known) + 1) / (len(known) + 1)), method)
+    p = min(1.0, 2 * (tail * len(known) + 1) / (len(known) + 1))
+    return Difference(value, float(low), float(high), p, method)
 
 # %% ../../nbs/3_evaluation/05_comparison.ipynb #6e3fa6ed
 class NonInferiority(NamedTuple):
-    """B − A, its lower end, the margin, the one-sided p of "B is worse by the margin or more", and whether low > −margin."""
+    """Whether model B is not worse than A by more than a margin.
+
+    Attributes
+    ----------
+    value, low : float
+        B − A and its lower end.
+    margin : float
+        The largest loss that would be accepted.
+    p : float
+        One-sided, of "B is worse by the margin or more".
+    shown : bool
+        Whether low > −margin.
+    """
 
     value: float
     low: float
@@ -237,33 +348,95 @@ def non_inferiority(y_true, score_a, score_b, *, margin, patients=None, confiden
 
     Parameters
     ----------
-    margin : the largest loss of AUC that would be accepted, fixed before the data were seen; above 0.
-    y_true, score_a, score_b, patients, confidence : as in `paired_delong`; the one-sided level is (1 − confidence) / 2.
+    y_true, score_a, score_b, patients, confidence
+        As in `paired_delong`; the one-sided level is (1 − confidence) / 2.
+    margin : float
+        The largest loss of AUC that would be accepted, fixed before the data were seen; above 0.
 
     Returns
     -------
-    NonInferiority(value, low, margin, p, shown).
+    NonInferiority
+        The verdict, whose p-value is that of a normal interval; nan where there was none.
 
     Raises
     ------
-    ValueError : as `paired_delong`; a margin that is not between 0 and 1.
+    ValueError
+        As `paired_delong`; a margin that is not between 0 and 1.
     """
     if not 0 < margin < 1:
-        raise ValueError(f"margin={margin}; give the largest loss of AUC that would be accepted, such as 0.05")
-    return _not_worse(paired_delong(y_true, score_a, score_b, patients=patients, confidence=confidence), margin, confidence)
-
-# %% ../../nbs/3_evaluation/05_comparison.ipynb #53e0838a
-def _not_worse(found, margin, confidence):
-    """The verdict on a `Difference`: is its lower end above −margin? Its p-value is that of a normal interval, nan where there was none."""
+        raise ValueError(f"margin={margin}; give the largest loss of AUC that would be accepted, "
+                         "such as 0.05")
+    found = paired_delong(y_true, score_a, score_b, patients=patients, confidence=confidence)
     error = (found.value - found.low) / normal_quantile(confidence)
-    known = error > 0 and not np.isnan(found.p)
-    p = NormalDist().cdf(-(found.value + margin) / error) if known else 0.0 if error == 0 else np.nan
+    p = 0.0 if error == 0 else np.nan
+    if error > 0 and not np.isnan(found.p):
+        p = NormalDist().cdf(-(found.value + margin) / error)
     return NonInferiority(found.value, found.low, margin, p, bool(found.low > -margin))
+
+# %% ../../nbs/3_evaluation/05_comparison.ipynb #685e9b22
+def compare(y_true, score_a, score_b, *, patients=None, threshold=0.5, confidence=0.95,
+            margin=None, resamples=2000, seed=0, names=("A", "B")):
+    """Two models on the same cases: does B differ from A?
+
+    Parameters
+    ----------
+    y_true : array
+        Labels (n,), or (n, L).
+    score_a, score_b : array
+        Both models' probabilities, (n,), (n, classes) or (n, L).
+    patients : array, optional
+        Patient of each case (n,); every test is then by patient.
+    threshold : float or pair
+        Positive is a score of at least this; a number, or one for each model. For several
+        classes the largest score decides.
+    confidence, resamples, seed
+        Of the intervals.
+    margin : float, optional
+        Then also whether B's AUC is not worse than A's by more than it.
+    names : pair of str
+        Of the models.
+
+    Returns
+    -------
+    Comparison
+        With `.table`, `.p` (of the AUC), `.not_worse` and `.plot()`. Differences are B − A;
+        p-values are two-sided and not corrected for there being several: decide beforehand which
+        one counts.
+
+    Raises
+    ------
+    ValueError
+        Faulty labels, scores, patients or margin; scores of different shapes.
+    """
+    y_true, score_a, score_b = _check_pair(y_true, score_a, score_b)
+    _check_probabilities(score_a, score_b, threshold, names)
+    cases = (y_true, score_a, score_b)
+    both = {"patients": patients, "confidence": confidence}
+    drawn = {"resamples": resamples, "seed": seed}
+    rows = [_auc_row(*cases, **both), *_share_rows(*cases, threshold, **both, **drawn)]
+    if y_true.ndim == 2 or score_a.ndim == 1:
+        found = paired_bootstrap(average_precision, *cases, **both, **drawn)
+        of_a = average_precision(y_true, score_a)
+        rows.append(_row("average_precision", of_a, found, len(y_true)))
+    verdict = None if margin is None else non_inferiority(*cases, margin=margin, **both)
+    return Comparison(pd.DataFrame(rows), tuple(names), confidence, margin, verdict)
 
 # %% ../../nbs/3_evaluation/05_comparison.ipynb #ebd2ed6d
 @dataclass(repr=False)
 class Comparison:
-    """Two models on the same cases: `table` (DataFrame: metric, a, b, difference, low, high, p, n, method), and the verdict on the AUC."""
+    """Two models on the same cases.
+
+    Attributes
+    ----------
+    table : DataFrame
+        metric, a, b, difference, low, high, p, n, method.
+    names : tuple
+        Of the models.
+    confidence : float
+        Of the intervals.
+    margin, not_worse : float and NonInferiority, or None
+        The largest loss accepted, and the verdict on the AUC.
+    """
 
     table: pd.DataFrame
     names: tuple
@@ -279,157 +452,163 @@ class Comparison:
     def __repr__(self):
         """The AUC's difference in a line."""
         row = self.table.iloc[0]
-        told = f"{row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f}), p " + ("< 0.001" if row.p < 0.001 else f"{row.p:.3f}")
-        return f"<Comparison: AUC {self.names[1]} − {self.names[0]} {told}>"
+        told = f"{row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f})"
+        p = "< 0.001" if row.p < 0.001 else f"{row.p:.3f}"
+        return f"<Comparison: AUC {self.names[1]} − {self.names[0]} {told}, p {p}>"
 
     def _repr_html_(self):
         """The table, for Jupyter."""
-        shown = self.table.assign(p=["–" if np.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}" for p in self.table.p])
+        p = self.table.p.map("{:.3f}".format).mask(self.table.p < 0.001, "< 0.001")
+        shown = self.table.assign(p=p.mask(self.table.p.isna(), "–"))
         return shown.to_html(index=False, float_format="{:.3f}".format, na_rep="–", border=0)
 
     def plot(self, ax=None):
-        """Draw the differences with their intervals, and the margin; returns the matplotlib Axes."""
+        """Draw the differences with their intervals, and the margin; returns the Axes."""
         return _plot(self, ax)
 
 # %% ../../nbs/3_evaluation/05_comparison.ipynb #711c6817
 def _plot(comparison, ax=None):
-    """Each metric's difference with its interval on `ax`, or in a new figure; zero, and the margin's line where there is one."""
+    """Each metric's difference with its interval on `ax`; zero, and the margin's line."""
     from matplotlib import pyplot
     table = comparison.table
     if ax is None:
-        _, ax = pyplot.subplots(figsize=(5.6, 0.9 + 0.36 * len(table)), layout="constrained")
+        height = 0.9 + 0.36 * len(table)
+        _, ax = pyplot.subplots(figsize=(5.6, height), layout="constrained")
     rows = np.arange(len(table))
     reach = np.clip([table.difference - table.low, table.high - table.difference], 0, None)
     ax.errorbar(table.difference, rows, xerr=reach, fmt="o", capsize=3)
     ax.axvline(0, color="grey", lw=1)
     if comparison.margin is not None:
-        ax.plot([-comparison.margin] * 2, [-.5, .5], color="tab:red", lw=1.5, ls="--", label=f"margin of the AUC, −{comparison.margin:g}")
+        label = f"margin of the AUC, −{comparison.margin:g}"
+        ax.vlines(-comparison.margin, -.5, .5, color="tab:red", lw=1.5, ls="--", label=label)
         ax.legend(fontsize=8)
     ax.set_yticks(rows, table.metric)
     first, second = comparison.names
-    ax.set(xlabel=f"{second} − {first} (right: {second} is better), {comparison.confidence:.0%} interval", ylim=(len(rows) - .5, -.5))
+    ax.set(xlabel=f"{second} − {first} (right: {second} is better), "
+                  f"{comparison.confidence:.0%} interval", ylim=(len(rows) - .5, -.5))
     return ax
-
-# %% ../../nbs/3_evaluation/05_comparison.ipynb #685e9b22
-def compare(y_true, score_a, score_b, *, patients=None, threshold=0.5, confidence=0.95, margin=None, resamples=2000, seed=0,
-            names=("A", "B")):
-    """Two models on the same cases: does B differ from A?
-
-    Parameters
-    ----------
-    y_true : labels (n,), or (n, L). score_a, score_b : both models' probabilities, (n,), (n, classes) or (n, L).
-    patients : patient of each case (n,); every test is then by patient.
-    threshold : positive is a score of at least this; a number, or one for each model. For several classes the largest score decides.
-    margin : if given, also whether B's AUC is not worse than A's by more than it.
-    confidence, resamples, seed : of the intervals. names : of the models.
-
-    Returns
-    -------
-    Comparison, with `.table`, `.p` (of the AUC), `.not_worse` and `.plot()`. Differences are B − A; p-values are two-sided and not
-    corrected for there being several: decide beforehand which one counts.
-
-    Raises
-    ------
-    ValueError : faulty labels, scores, patients or margin; scores of different shapes.
-    """
-    y_true, score_a, score_b = _pair(y_true, score_a, score_b)
-    _check_probabilities(score_a, score_b, threshold, names)
-    both, drawn = dict(patients=patients, confidence=confidence), dict(resamples=resamples, seed=seed)
-    rows = [_auc_row(y_true, score_a, score_b, **both), *_share_rows(y_true, score_a, score_b, threshold, **both, **drawn)]
-    if y_true.ndim == 2 or score_a.ndim == 1:
-        found = paired_bootstrap(average_precision, y_true, score_a, score_b, **both, **drawn)
-        rows.append(_row("average_precision", average_precision(y_true, score_a), found, len(y_true)))
-    verdict = None if margin is None else non_inferiority(y_true, score_a, score_b, margin=margin, **both)
-    return Comparison(pd.DataFrame(rows), tuple(names), confidence, margin, verdict)
 
 # %% ../../nbs/3_evaluation/05_comparison.ipynb #36b88e59
 def _check_probabilities(score_a, score_b, threshold, names):
     """ValueError for scores outside [0, 1], faulty thresholds, or not two names."""
     for name, score in (("score_a", score_a), ("score_b", score_b)):
         if score.min() < 0 or score.max() > 1:
-            raise ValueError(f"{name} goes from {score.min():.4g} to {score.max():.4g}; give probabilities (or use paired_delong)")
-    if np.size(threshold) not in (1, 2) or not np.all((np.asarray(threshold) >= 0) & (np.asarray(threshold) <= 1)):
-        raise ValueError(f"threshold={threshold}; give a probability from 0 to 1, or one for each model")
+            raise ValueError(f"{name} goes from {score.min():.4g} to {score.max():.4g}; "
+                             "give probabilities (or use paired_delong)")
+    inside = np.all((np.asarray(threshold) >= 0) & (np.asarray(threshold) <= 1))
+    if np.size(threshold) not in (1, 2) or not inside:
+        raise ValueError(f"threshold={threshold}; give a probability from 0 to 1, "
+                         "or one for each model")
     if len(names) != 2:
         raise ValueError(f"names={names}; give two, one for each model")
 
 # %% ../../nbs/3_evaluation/05_comparison.ipynb #3b0ca724
 def _row(metric, of_a, found, n):
     """A row of the table from A's value and a `Difference`."""
-    values = {"metric": metric, "a": of_a, "b": of_a + found.value, "difference": found.value}
-    return values | {"low": found.low, "high": found.high, "p": found.p, "n": int(n), "method": found.method}
+    return {"metric": metric, "a": of_a, "b": of_a + found.value, "difference": found.value,
+            "low": found.low, "high": found.high, "p": found.p, "n": int(n),
+            "method": found.method}
 
 # %% ../../nbs/3_evaluation/05_comparison.ipynb #2bb38d6f
 def _auc_row(y_true, score_a, score_b, patients, confidence):
     """The row for the (macro) AUC."""
     found = paired_delong(y_true, score_a, score_b, patients=patients, confidence=confidence)
-    return _row("auc", auc_influence(y_true, score_a, patients=patients)[0], found, len(y_true))
+    of_a, _ = auc_influence(y_true, score_a, patients=patients)
+    return _row("auc", of_a, found, len(y_true))
 
 # %% ../../nbs/3_evaluation/05_comparison.ipynb #cd2bc525
-def _called(y_score, threshold):
-    """Labels that a model calls: the largest score, or a score of at least the threshold."""
-    return y_score.argmax(axis=1) if y_score.ndim == 2 else (y_score >= threshold).astype(int)
+def _is_right(y_true, y_score, threshold):
+    """Which cases (n,) the largest score, or a score of at least the threshold, decides rightly."""
+    if y_score.ndim == 2:
+        return y_score.argmax(axis=1) == y_true
+    return (y_score >= threshold) == (y_true == 1)
 
 # %% ../../nbs/3_evaluation/05_comparison.ipynb #3e99302f
 def _share_rows(y_true, score_a, score_b, threshold, *, patients, **options):
     """Rows for accuracy, and for two classes sensitivity and specificity; none for many labels."""
     if y_true.ndim == 2:
         return []
-    thresholds = np.broadcast_to(threshold, 2)
-    right_a, right_b = (_called(score, at) == y_true for score, at in zip((score_a, score_b), thresholds, strict=True))
+    at_a, at_b = np.broadcast_to(threshold, 2)
+    right_a = _is_right(y_true, score_a, at_a)
+    right_b = _is_right(y_true, score_b, at_b)
     members = {"accuracy": np.ones(len(y_true), bool)}
     if score_a.ndim == 1:
         members = {"sensitivity": y_true == 1, "specificity": y_true == 0} | members
-    return [_share_row(name, right_a[inside], right_b[inside], None if patients is None else np.asarray(patients)[inside], **options)
-            for name, inside in members.items() if inside.any()]
+    rows = []
+    for name, inside in members.items():
+        if inside.any():
+            owner = None if patients is None else np.asarray(patients)[inside]
+            rows.append(_share_row(name, right_a[inside], right_b[inside], owner, **options))
+    return rows
 
 # %% ../../nbs/3_evaluation/05_comparison.ipynb #68a6203c
 def _share_row(name, right_a, right_b, patients, *, confidence, resamples, seed):
-    """The row for a share of right decisions: Tango's interval and McNemar's p; by patient a bootstrap interval and Obuchowski's p."""
+    """The row for a share of right decisions: Tango and McNemar; by patient a bootstrap."""
     only_a, only_b, p = mcnemar(right_a, right_b, patients=patients)
+    n = len(right_a)
     if patients is None:
-        found = Difference(*paired_share(only_a, only_b, len(right_a), confidence), p, "McNemar, Tango")
-    else:
-        share = partial(_weighted_share, right_b.astype(float) - right_a)
-        draws = redraw(np.zeros(len(right_a), int), resamples=resamples, patients=patients, seed=seed)
-        values = np.concatenate([share(w) for w in draws])
-        value, method = (only_b - only_a) / len(right_a), "McNemar and bootstrap by patient"
-        found = _by_resamples(value, values, len(np.unique(patients)), confidence, method)
-        found = found._replace(p=p if found.low == found.low or only_a + only_b == 0 else np.nan)
-    return _row(name, float(right_a.mean()), found, len(right_a))
-
-# %% ../../nbs/3_evaluation/05_comparison.ipynb #796ffbcf
-def _weighted_share(values, weights):
-    """Mean of `values` (n,) under each row of weights (resamples, n)."""
-    return weights @ values / weights.sum(axis=1)
-
-# %% ../../nbs/3_evaluation/05_comparison.ipynb #7f36dd27
-def _matched(table_a, table_b):
-    """The rows of B in the order of A's, matched by `id` where both have it. TableError where they are not of the same cases."""
-    if not ("id" in table_a and "id" in table_b):
-        if len(table_a) != len(table_b):
-            raise TableError(f"the tables have {len(table_a)} and {len(table_b)} rows and not both a column id to match them by")
-        return table_b.reset_index(drop=True)
-    for name, table in (("first", table_a), ("second", table_b)):
-        if table["id"].duplicated().any():
-            raise TableError(f"id {table['id'][table['id'].duplicated()].iloc[0]!r} stands in several rows of the {name} table")
-    alone = set(table_a["id"]) ^ set(table_b["id"])
-    if alone:
-        raise TableError(f"{len(alone)} cases, such as {min(alone)!r}, are in one table only; compare the models on the same cases")
-    return table_b.set_index("id").loc[table_a["id"]].reset_index()
+        found = Difference(*paired_share(only_a, only_b, n, confidence), p, "McNemar, Tango")
+        return _row(name, float(right_a.mean()), found, n)
+    gain = right_b.astype(float) - right_a
+    draws = redraw(np.zeros(n, int), resamples=resamples, patients=patients, seed=seed)
+    values = np.concatenate([rows @ gain / rows.sum(axis=1) for rows in draws])
+    method = "McNemar and bootstrap by patient"
+    units = len(np.unique(patients))
+    found = _by_resamples((only_b - only_a) / n, values, units, confidence, method)
+    known = not np.isnan(found.low) or only_a + only_b == 0
+    return _row(name, float(right_a.mean()), found._replace(p=p if known else np.nan), n)
 
 # %% ../../nbs/3_evaluation/05_comparison.ipynb #d619d198
 def compare_tables(table_a, table_b, *, split=None, **options):
-    """`compare` two predictions tables on `split` (default: test, else valid, else all rows).
+    """`compare` two predictions tables.
 
-    Rows are matched by `id`; where a table has none, they must be in the same order. `options` go to `compare`. Raises TableError for
-    tables of other cases, classes or truths, and ValueError for what `compare` refuses.
+    Parameters
+    ----------
+    table_a, table_b : DataFrame
+        Rows are matched by `id`; where a table has none, they must be in the same order.
+    split : str, optional
+        Default: test, else valid, else all rows.
+    options
+        Go to `compare`.
+
+    Returns
+    -------
+    Comparison
+        As `compare`.
+
+    Raises
+    ------
+    TableError
+        Tables of other cases, classes or truths.
+    ValueError
+        What `compare` refuses.
     """
     table_a = choose_split(checked(table_a), split)[0].reset_index(drop=True)
     table_b = _matched(table_a, choose_split(checked(table_b), split)[0])
     if class_names(table_a) != class_names(table_b):
-        raise TableError(f"the tables score other classes: {', '.join(class_names(table_a))} and {', '.join(class_names(table_b))}")
-    (y_true, score_a, patients), (other, score_b, _) = table_parts(table_a), table_parts(table_b)
+        raise TableError(f"the tables score other classes: {', '.join(class_names(table_a))} "
+                         f"and {', '.join(class_names(table_b))}")
+    y_true, score_a, patients = table_parts(table_a)
+    other, score_b, _ = table_parts(table_b)
     if not np.array_equal(y_true, other):
-        raise TableError(f"the tables disagree on the truth of {int(np.sum(y_true != other))} cases; mend one of them")
+        raise TableError(f"the tables disagree on the truth of {int(np.sum(y_true != other))} "
+                         "cases; fix one of them")
     return compare(y_true, score_a, score_b, patients=patients, **options)
+
+# %% ../../nbs/3_evaluation/05_comparison.ipynb #7f36dd27
+def _matched(table_a, table_b):
+    """The rows of B in the order of A's, matched by `id` where both have it; else TableError."""
+    if not ("id" in table_a and "id" in table_b):
+        if len(table_a) != len(table_b):
+            raise TableError(f"the tables have {len(table_a)} and {len(table_b)} rows and not "
+                             "both a column id to match them by")
+        return table_b.reset_index(drop=True)
+    for name, table in (("first", table_a), ("second", table_b)):
+        twice = table["id"][table["id"].duplicated()]
+        if len(twice):
+            raise TableError(f"id {twice.iloc[0]!r} stands in several rows of the {name} table")
+    alone = set(table_a["id"]) ^ set(table_b["id"])
+    if alone:
+        raise TableError(f"{len(alone)} cases, such as {min(alone)!r}, are in one table only; "
+                         "compare the models on the same cases")
+    return table_b.set_index("id").loc[table_a["id"]].reset_index()
