@@ -183,7 +183,7 @@ def ece(y_true, y_score, *, bins=10, strategy="width", weights=None):
     ValueError
         As `brier` and `score_bins`.
     """
-    task, labels, scores, weights = _checked(y_true, y_score, weights)
+    task, labels, scores, weights = _check_scores(y_true, y_score, weights)
     return _ece(claims(task, labels, scores), bins, strategy, weights)
 
 # %% ../../nbs/3_evaluation/06_calibration.ipynb #e3a8ef57
@@ -219,10 +219,10 @@ def _ece(pairs, bins, strategy, weights):
         edges, index = score_bins(stated, bins=bins, strategy=strategy)
         gaps = _bin_sums(index, len(edges) - 1, [true - stated], weights)[0]
         values.append(ratio(np.abs(gaps).sum(axis=-1), total))
-    return _plain(np.mean(values, axis=0))
+    return _plain_number(np.mean(values, axis=0))
 
 # %% ../../nbs/3_evaluation/06_calibration.ipynb #02a99e35
-def _checked(y_true, y_score, weights=None):
+def _check_scores(y_true, y_score, weights=None):
     """(task, labels, probabilities (n, classes) or (n, L), weights) of a metric's arguments."""
     cases = check_cases(y_true, y_score)
     several = cases.task == "multi-label"
@@ -230,7 +230,7 @@ def _checked(y_true, y_score, weights=None):
     return cases.task, cases.y_true, scores, check_weights(weights, len(scores))
 
 # %% ../../nbs/3_evaluation/06_calibration.ipynb #f1975da8
-def _plain(values):
+def _plain_number(values):
     """An array, or a Python number where there is only one."""
     values = np.asarray(values)
     return values.item() if values.ndim == 0 else values
@@ -449,7 +449,7 @@ def brier(y_true, y_score, *, weights=None):
     ----------
     G. W. Brier, Monthly Weather Review 78 (1950) 1–3.
     """
-    task, labels, scores, weights = _checked(y_true, y_score, weights)
+    task, labels, scores, weights = _check_scores(y_true, y_score, weights)
     return _mean(_squares(task, labels, scores), weights)
 
 # %% ../../nbs/3_evaluation/06_calibration.ipynb #a5392cb8
@@ -477,7 +477,7 @@ def log_loss(y_true, y_score, *, weights=None):
         for what came true would cost infinity; as in scikit-learn it counts as 2.2e-16, which
         costs 36.
     """
-    task, labels, scores, weights = _checked(y_true, y_score, weights)
+    task, labels, scores, weights = _check_scores(y_true, y_score, weights)
     return _mean(_surprises(task, labels, scores), weights)
 
 # %% ../../nbs/3_evaluation/06_calibration.ipynb #e9cb8041
@@ -494,7 +494,7 @@ def _mean(values, weights):
     """Mean of values (n,): a float, or (resamples,); nan where the weights sum to 0."""
     if weights is None:
         return float(values.mean())
-    return _plain(ratio(_total(weights, values), weights.sum(axis=-1)))
+    return _plain_number(ratio(_total(weights, values), weights.sum(axis=-1)))
 
 # %% ../../nbs/3_evaluation/06_calibration.ipynb #bb8c0619
 class BrierParts(NamedTuple):
@@ -553,7 +553,7 @@ def _murphy(n, s, y, ss, sy):
     covariance = 2 * np.sum(sy - s * y / size, axis=-1)
     parts = [ratio(part, total) for part in (reliability, resolution, variance, covariance)]
     parts.insert(2, share * (1 - share))
-    return BrierParts(*map(_plain, parts))
+    return BrierParts(*map(_plain_number, parts))
 
 # %% ../../nbs/3_evaluation/06_calibration.ipynb #98081311
 def calibration_scores(y_true, y_score, *, bins=10, strategy="width", weights=None):
@@ -569,7 +569,7 @@ def calibration_scores(y_true, y_score, *, bins=10, strategy="width", weights=No
     array
         (..., 3).
     """
-    task, labels, scores, weights = _checked(y_true, y_score, weights)
+    task, labels, scores, weights = _check_scores(y_true, y_score, weights)
     values = [_mean(part(task, labels, scores), weights) for part in (_squares, _surprises)]
     values.append(_ece(claims(task, labels, scores), bins, strategy, weights))
     return np.stack(values, axis=-1)

@@ -70,12 +70,12 @@ def _best_threshold(name, y_true, y_score, weights, gain):
     present = np.diff(tp + fp, axis=-1, prepend=-1) > 0
     best = np.where(present, gain(tp, fp, total_ill, total_healthy), -np.inf).argmax(axis=-1)
     thresholds[0] = thresholds[1]
-    threshold = _half_way(thresholds, best, _below(present, best))
+    threshold = _half_way_threshold(thresholds, best, _next_present(present, best))
     threshold = np.where((total_ill * total_healthy > 0)[..., 0], threshold, np.nan)
     return threshold.item() if threshold.ndim == 0 else threshold
 
 # %% ../../nbs/3_evaluation/08_decision.ipynb #ac9993f5
-def _below(present, best):
+def _next_present(present, best):
     """The first place after `best` (...,) that is present, among (..., g); g where none is."""
     size = present.shape[-1]
     places = np.where(present, np.arange(size), size)
@@ -85,7 +85,7 @@ def _below(present, best):
     return np.take_along_axis(following, best[..., None] + 1, axis=-1)[..., 0]
 
 # %% ../../nbs/3_evaluation/08_decision.ipynb #a529b551
-def _half_way(scores, best, following):
+def _half_way_threshold(scores, best, following):
     """Half-way from the score at `best` down to that at `following`; at 0, just above them all."""
     upper = scores[best]
     lower = scores[np.minimum(following, len(scores) - 1)]

@@ -57,13 +57,13 @@ def _tables(y_true, y_score, threshold, weights, average=None):
     cases = check_cases(y_true, y_score)
     weights = check_weights(weights, len(cases.y_true))
     classes = cases.y_score.shape[1] if cases.task == "multi-class" else 2
-    cell = np.atleast_2d((cases.y_true * classes + _predicted(cases, threshold)).T)
+    cell = np.atleast_2d((cases.y_true * classes + _predicted_labels(cases, threshold)).T)
     counts = np.stack([cell_weights(each, classes**2, weights) for each in cell], axis=-2)
     tables = counts.reshape(*counts.shape[:-1], classes, classes)
     return cases.task, tables.sum(axis=-3, keepdims=True) if average == "micro" else tables
 
 # %% ../../nbs/3_evaluation/01_metrics.ipynb #27aa2c49
-def _predicted(cases, threshold):
+def _predicted_labels(cases, threshold):
     """Predicted labels, shaped as the true ones: score >= threshold, or the largest score."""
     scores = cases.y_score
     default = np.ndim(threshold) == 0 and threshold == 0.5
@@ -603,7 +603,7 @@ def exact_match(y_true, y_score, *, threshold=0.5, weights=None):
         As `accuracy`.
     """
     cases = check_cases(y_true, y_score)
-    right = np.atleast_2d((_predicted(cases, threshold) == cases.y_true).T).all(axis=0)
+    right = np.atleast_2d((_predicted_labels(cases, threshold) == cases.y_true).T).all(axis=0)
     counts = cell_weights(right.astype(np.int64), 2, check_weights(weights, len(right)))
     total = counts.sum(axis=-1, keepdims=True)
     return summarise("exact_match", ratio(counts[..., 1:], total), cases=total)

@@ -65,7 +65,7 @@ class Ranking:
     def counts(self, weights=None):
         """The `RunningCounts`, for weights (n,) or (resamples, n), or None for each case once."""
         weights = self._weights(weights)
-        sides = [np.take(_running(np.take(weights, side, axis=-1)),
+        sides = [np.take(_running_sums(np.take(weights, side, axis=-1)),
                          np.searchsorted(side, self.ends), axis=-1)
                  for side in (self.ill, self.healthy)]
         return RunningCounts(self.thresholds, *sides)
@@ -75,7 +75,7 @@ class Ranking:
         weights = self._weights(weights)
         step = np.searchsorted(self.ends, self.healthy, side="right")
         reached = np.searchsorted(self.ill, self.ends)
-        ill = _running(np.take(weights, self.ill, axis=-1))
+        ill = _running_sums(np.take(weights, self.ill, axis=-1))
         higher = np.take(ill, reached[step - 1], axis=-1)       # of each healthy case
         if (reached[step] > reached[step - 1]).any():           # an ill one has the same score
             higher += np.take(ill, reached[step], axis=-1)
@@ -85,7 +85,7 @@ class Ranking:
         return ratio(won, ill[..., -1] * healthy.sum(axis=-1))
 
 # %% ../../nbs/3_evaluation/02_ranking.ipynb #7da84e7b
-def _running(weights):
+def _running_sums(weights):
     """Running sums (..., m + 1) of weights (..., m), from 0 on."""
     sums = np.zeros((*weights.shape[:-1], weights.shape[-1] + 1))
     np.cumsum(weights, axis=-1, out=sums[..., 1:])
