@@ -49,12 +49,17 @@ class Ranking:
     def __init__(self, positive, score):
         order = np.argsort(-score, kind="stable")
         falling = score[order]
-        ends = np.flatnonzero(np.append(falling[1:] != falling[:-1], True)) + 1
+        ordered = positive[order]
+        last = np.append(falling[1:] != falling[:-1], True)           # the last of equal scores
+        ends = np.append(0, np.flatnonzero(last) + 1)      # how many cases reach each threshold
+        reached = np.append(0, np.cumsum(ordered))[ends]
         self.order = None if (np.diff(order) == 1).all() else order
-        self.ill = np.flatnonzero(positive[order])
-        self.healthy = np.flatnonzero(~positive[order])
-        self.ends = np.append(0, ends)              # how many cases reach each threshold
-        self.thresholds = np.append(np.inf, falling[ends - 1])
+        self.thresholds = np.append(np.inf, falling[ends[1:] - 1])
+        self.ill = np.flatnonzero(ordered)
+        self.healthy = np.flatnonzero(~ordered)
+        self.ill_reached = reached
+        self.healthy_reached = ends - reached
+        self.step = (np.cumsum(last) - last + 1)[self.healthy]        # of each healthy case
 
     def _weights(self, weights):
         """The weights (..., n) in the order of the ranking."""
@@ -65,31 +70,31 @@ class Ranking:
     def counts(self, weights=None):
         """The `RunningCounts`, for weights (n,) or (resamples, n), or None for each case once."""
         weights = self._weights(weights)
-        sides = [np.take(_running_sums(np.take(weights, side, axis=-1)),
-                         np.searchsorted(side, self.ends), axis=-1)
-                 for side in (self.ill, self.healthy)]
-        return RunningCounts(self.thresholds, *sides)
+        tp = _running_sums(weights, self.ill)
+        fp = _running_sums(weights, self.healthy)
+        return RunningCounts(self.thresholds, np.take(tp, self.ill_reached, axis=-1),
+                             np.take(fp, self.healthy_reached, axis=-1))
 
     def auc(self, weights=None):
         """Share of pairs (ill, healthy) in which the ill case scores higher, ties half, (...,)."""
         weights = self._weights(weights)
-        step = np.searchsorted(self.ends, self.healthy, side="right")
-        reached = np.searchsorted(self.ill, self.ends)
-        ill = _running_sums(np.take(weights, self.ill, axis=-1))
-        higher = np.take(ill, reached[step - 1], axis=-1)       # of each healthy case
-        if (reached[step] > reached[step - 1]).any():           # an ill one has the same score
-            higher += np.take(ill, reached[step], axis=-1)
+        ill = _running_sums(weights, self.ill)
+        above = self.ill_reached[self.step - 1]                 # of each healthy case
+        level = self.ill_reached[self.step]
+        higher = np.take(ill, above, axis=-1)
+        if (level > above).any():                               # an ill one has the same score
+            higher += np.take(ill, level, axis=-1)
             higher /= 2
         healthy = np.take(weights, self.healthy, axis=-1)
         won = np.einsum("...i,...i->...", healthy, higher)
         return ratio(won, ill[..., -1] * healthy.sum(axis=-1))
 
 # %% ../../nbs/3_evaluation/02_ranking.ipynb #7da84e7b
-def _running_sums(weights):
-    """Running sums (..., m + 1) of weights (..., m), from 0 on."""
-    sums = np.zeros((*weights.shape[:-1], weights.shape[-1] + 1))
-    np.cumsum(weights, axis=-1, out=sums[..., 1:])
-    return sums
+def _running_sums(weights, members):
+    """Running sums (..., m + 1) of the members' weights, from 0 on."""
+    sums = np.take(weights, np.append(0, members), axis=-1)       # the first is a place for the 0
+    sums[..., 0] = 0
+    return np.cumsum(sums, axis=-1, out=sums)
 
 # %% ../../nbs/3_evaluation/02_ranking.ipynb #e8f01632
 class RocCurve(NamedTuple):
