@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as library
 
 from medbook.evaluation import cases, metrics, ranking
+from medbook.evaluation.all_metrics import METRICS
 from tests.metric_samples import (
     AVERAGES,
     EVERY,
@@ -411,3 +412,16 @@ def test_two_classes_agree_with_scikit_learn(cases, seed):
         library.confusion_matrix(y, called, labels=[0, 1], sample_weight=w),
         atol=1e-12,
     )
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_of_the_table_takes_weights_and_says_why_it_has_no_value(name):
+    rng = np.random.default_rng(3)
+    y = (rng.random(60) < 0.4).astype(int)
+    s = rng.random(60).round(1)
+    weights = rng.integers(0, 3, (3, 60))
+    together = METRICS[name](y, s, weights=weights)
+    repeated = [METRICS[name](np.repeat(y, row), np.repeat(s, row)) for row in weights]
+    np.testing.assert_allclose(together, repeated, rtol=0, atol=1e-12)
+    value, reason = cases.value_and_reason(METRICS[name], [1, 1], [0.2, 0.9])
+    assert bool(reason) == bool(np.isnan(value))

@@ -19,6 +19,7 @@ from medbook.evaluation.intervals import (
     midranks,
     placements,
     redraw,
+    share_interval,
     wilson,
 )
 
@@ -474,3 +475,11 @@ def test_real_images_of_cells_by_smear(shared):
         by_cell, bootstrap(ranking.auc, white, score, resamples=500), atol=0.01
     )
     assert by_smear[2] - by_smear[1] != pytest.approx(by_cell[2] - by_cell[1], rel=0.01)
+
+
+def test_a_share_by_patient_counts_patients():
+    hit = np.random.default_rng(0).integers(0, 2, 40)
+    assert share_interval(hit) == wilson(hit.sum(), 40)
+    copies = share_interval(np.repeat(hit, 3), patients=np.repeat(np.arange(40), 3))
+    np.testing.assert_allclose(copies, share_interval(hit), atol=0.02)
+    assert np.isnan(share_interval([])).all()
