@@ -190,7 +190,7 @@ def test_rows_of_weights_do_not_warn():
             "ppv is undefined: no case is ill",
         ),
         (metrics.npv, [0, 1], [0.8, 0.7], "npv is undefined: nothing is predicted negative"),
-        (metrics.f1, [0, 0], [0.1, 0.2], "f1 is undefined: no case is ill and none is predicted so"),
+        (metrics.f1, [0], [0.1], "f1 is undefined: no case is ill and none is predicted so"),
         (metrics.mcc, [0, 0], [0.1, 0.9], "mcc is undefined: all cases are of one class"),
         (metrics.mcc, [0, 1], [0.8, 0.9], "mcc is undefined: all predictions are of one class"),
         (
