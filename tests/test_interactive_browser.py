@@ -21,10 +21,15 @@ CELL = (
     FILMS
     + """import ipywidgets
 from medbook.evaluation.interactive import CurveExplorer
-explorer = CurveExplorer(ill, score, threshold=0.3, classes=("clear", "tuberculosis"), title="films")
+names = ("clear", "tuberculosis")
+explorer = CurveExplorer(ill, score, threshold=0.3, classes=names, title="films")
 told, button = ipywidgets.Label("python: none"), ipywidgets.Button(description="from Python")
 names = ["threshold", "prevalence", "ratio", "corrected"]
-explorer.observe(lambda _: setattr(told, "value", "python: " + repr([getattr(explorer, name) for name in names])), names)
+
+def tell(_):
+    told.value = "python: " + repr([getattr(explorer, name) for name in names])
+
+explorer.observe(tell, names)
 button.on_click(lambda _: explorer.set_trait("threshold", 0.7))"""
 )
 COUNTS = ("tp", "fp", "fn", "tn")
@@ -33,21 +38,29 @@ ALONE = """async ([script, style, values, bytes]) => {
     const sheet = document.head.appendChild(document.createElement('style'));
     sheet.textContent = style;
     window.curves = await import(`data:text/javascript;base64,${script}`);
-    const unpacked = text => new DataView(Uint8Array.from(atob(text), one => one.charCodeAt(0)).buffer);
+    const bytesOf = text => Uint8Array.from(atob(text), one => one.charCodeAt(0));
+    const unpacked = text => new DataView(bytesOf(text).buffer);
     for (const [name, text] of Object.entries(bytes)) values[name] = unpacked(text);
     window.saved = [];
-    const save_changes = () => window.saved.push({ threshold: values.threshold, prevalence: values.prevalence });
-    const model = { get: name => values[name], set: (name, value) => { values[name] = value; }, on() {}, off() {}, save_changes };
-    window.end = window.curves.default.render({ model, el: document.body.appendChild(document.createElement('div')) });
+    const { saved } = window;
+    const save_changes = () => {
+        saved.push({ threshold: values.threshold, prevalence: values.prevalence });
+    };
+    const set = (name, value) => { values[name] = value; };
+    const model = { get: name => values[name], set, on() {}, off() {}, save_changes };
+    const el = document.body.appendChild(document.createElement('div'));
+    window.end = window.curves.default.render({ model, el });
 }"""
 COMPUTE = """([scores, ill, healthy, trainedOn, edges, asked]) => {
     const { prepare, priorOf, shifted, point, averagePrecision, reliability } = window.curves;
     const steps = prepare({ scores: Float64Array.from(scores), ill, healthy, trainedOn, edges });
     return asked.map(state => {
         const now = shifted(steps, priorOf(steps, state)), share = state.prevalence ?? steps.own;
-        const { mean, ece } = reliability(steps, now, share), average_precision = averagePrecision(steps, share);
-        const all = { ...point(steps, now, state), auc: steps.area, average_precision, mean_score: mean, ece };
-        return Object.fromEntries(Object.entries(all).map(([name, value]) => [name, Number.isNaN(value) ? null : value]));
+        const { mean, ece } = reliability(steps, now, share);
+        const average_precision = averagePrecision(steps, share), auc = steps.area;
+        const all = { ...point(steps, now, state), auc, average_precision, mean_score: mean, ece };
+        const told = ([name, value]) => [name, Number.isNaN(value) ? null : value];
+        return Object.fromEntries(Object.entries(all).map(told));
     });
 }"""
 
@@ -180,7 +193,7 @@ def heads(page):
 
 
 def slide(page, steps):
-    """Move the threshold's slider by `steps` thousandths, one after the other, faster than a rest."""
+    """Move the threshold's slider by `steps` thousandths, faster than a rest."""
     page.get_by_role("slider", name="threshold").evaluate(
         """(slider, steps) => {
         for (let step = 0; step < steps; step++) {
