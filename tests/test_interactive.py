@@ -47,8 +47,10 @@ def test_steps_are_the_cases_counted(cases):
 
 def test_many_scores_are_grouped_and_counts_are_off_by_less_than_a_group():
     rng = np.random.default_rng(1)
-    truth, score = rng.random(5000) < 0.3, np.r_[rng.random(4000) ** 4, np.full(1000, 0.25)]
-    exact, grouped = score_steps(truth, score), score_steps(truth, score, most=400)
+    truth = rng.random(5000) < 0.3
+    score = np.r_[rng.random(4000) ** 4, np.full(1000, 0.25)]
+    exact = score_steps(truth, score)
+    grouped = score_steps(truth, score, most=400)
     assert len(grouped.scores) == 400 and (np.diff(grouped.scores) > 0).all()
     assert grouped.ill.sum() == truth.sum() and grouped.healthy.sum() == (~truth).sum()
     largest = int((grouped.ill + grouped.healthy)[np.abs(grouped.scores - 0.25) > 0.01].max())
@@ -74,12 +76,12 @@ def test_the_numbers_are_those_of_the_metrics_on_weighted_cases(
 ):
     truth, score = films()
     own = truth.mean()
-    here, trained = share or own, trained_on or own
-    shown = prior_correction(
-        score,
-        trained_on=trained,
-        used_on=here if corrected else 1 / (1 + ratio) if ratio else trained,
-    )
+    here = share or own
+    trained = trained_on or own
+    used_on = 1 / (1 + ratio) if ratio else trained
+    if corrected:
+        used_on = here
+    shown = prior_correction(score, trained_on=trained, used_on=used_on)
     weights = np.where(truth == 1, here / truth.sum(), (1 - here) / (truth == 0).sum())
     for t in (0.0, 0.13, 0.5, 0.97, 1.0):
         with warnings.catch_warnings():
@@ -153,7 +155,9 @@ def test_the_explorer_follows_its_traits_and_has_a_picture():
         truth, np.c_[1 - score, score], threshold=0.3, classes=("no", "yes"), title="films"
     )
     assert explorer.point == curve_point(score_steps(truth, score), threshold=0.3)
-    explorer.threshold, explorer.prevalence, explorer.ratio = 0.7, 0.02, 1
+    explorer.threshold = 0.7
+    explorer.prevalence = 0.02
+    explorer.ratio = 1
     assert explorer.point == curve_point(
         score_steps(truth, score), threshold=0.7, prevalence=0.02, ratio=1.0
     )
@@ -187,7 +191,8 @@ def test_every_picture_can_be_drawn(cases, settings_):
 
 def test_a_hundred_thousand_cases_are_sent_in_less_than_a_megabyte():
     rng = np.random.default_rng(3)
-    truth, score = rng.random(100_000) < 0.1, rng.random(100_000)
+    truth = rng.random(100_000) < 0.1
+    score = rng.random(100_000)
     explorer = CurveExplorer(truth, score)
     assert sum(len(getattr(explorer, name)) for name in ("_scores", "_ill", "_healthy")) < 1_000_000
     assert abs(explorer.point["sensitivity"] - metrics.sensitivity(truth, score)) < 1e-3
@@ -243,7 +248,8 @@ def test_the_still_prints_and_marks_the_net_benefit_that_it_draws(share, mark):
     from matplotlib.figure import Figure
 
     now = Setting.of(score_steps(*films()), threshold=0.3, prevalence=share)
-    gain, axes = now.point["net_benefit"] / now.point["prevalence"], Figure().subplots()
+    gain = now.point["net_benefit"] / now.point["prevalence"]
+    axes = Figure().subplots()
     _draw_benefit(axes, now)
     dot = axes.lines[-1]
     assert dot.get_marker() == mark and axes.get_ylim()[0] < dot.get_ydata()[0] < axes.get_ylim()[1]
@@ -373,7 +379,8 @@ def test_all_points_are_those_of_the_roc_curve():
 
 def test_every_distinct_score_can_be_kept():
     rng = np.random.default_rng(3)
-    truth, score = rng.random(100_000) < 0.1, rng.normal(size=100_000)
+    truth = rng.random(100_000) < 0.1
+    score = rng.normal(size=100_000)
     explorer = CurveExplorer(truth, score, most=None)
     assert len(explorer.steps.scores) == 100_000
     for threshold in (0.0, float(score[7]), 1.3):

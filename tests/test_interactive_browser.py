@@ -80,7 +80,8 @@ def browser():
 
 def alone(browser, explorer, width=1080, height=800):
     """The explorer on an empty page, without a notebook: (page, `Watch`)."""
-    page, watch = browser.new_page(viewport={"width": width, "height": height}), Watch()
+    page = browser.new_page(viewport={"width": width, "height": height})
+    watch = Watch()
     watch.follow(page)
     page.set_content("<!doctype html><body style='margin: 8px'></body>")
     values = {
@@ -170,7 +171,8 @@ def numbers(page):
 
 def agree(page, **setting):
     """The page shows what Python finds for the films."""
-    expected, shown_ = curve_point(score_steps(*films()), **setting), numbers(page)
+    expected = curve_point(score_steps(*films()), **setting)
+    shown_ = numbers(page)
     assert {name: int(shown_[name]) for name in COUNTS} == {name: expected[name] for name in COUNTS}
     for name in RATES:
         assert (

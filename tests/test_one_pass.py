@@ -34,9 +34,11 @@ def degenerate(name):
 def test_the_joint_metric_is_every_metric_by_itself(name, threshold):
     y, score = degenerate(name)
     p = check_predictions(y, score, threshold=threshold)
-    joint, rng = JointMetric(p), np.random.default_rng(0)
+    joint = JointMetric(p)
+    rng = np.random.default_rng(0)
     weights = rng.multinomial(20, np.full(20, 1 / 20), 30).astype(float)
-    together, once = joint(y, score, weights=weights), joint(y, score)
+    together = joint(y, score, weights=weights)
+    once = joint(y, score)
     with np.errstate(all="ignore"):
         for number, (metric_name, metric) in enumerate(resampled_metrics(p).items()):
             assert together[:, number] == pytest.approx(
@@ -77,7 +79,8 @@ def test_a_redraw_by_weights_is_the_curve_of_repeated_rows():
 @pytest.mark.parametrize("metric", ["brier", "log_loss", "average_precision"])
 def test_intervals_of_numbers_that_move_with_the_prevalence_hold_it(metric):
     """The truth from a large cohort; 200 small ones in which the number of the ill varies."""
-    rng, held = np.random.default_rng(0), 0
+    rng = np.random.default_rng(0)
+    held = 0
 
     def cohort(n):
         y = (rng.random(n) < 0.1).astype(int)

@@ -222,7 +222,8 @@ def test_an_image_of_impossible_shape_is_named():
 @pytest.mark.parametrize("ill", [1, 2, 4])
 def test_a_class_of_few_has_no_redrawn_interval_and_no_ratios(ill, tmp_path, recwarn):
     rng = np.random.default_rng(ill)
-    y, score = np.repeat([0, 1], [80 - ill, ill]), rng.random(80)
+    y = np.repeat([0, 1], [80 - ill, ill])
+    score = rng.random(80)
     result = evaluate(y, score, classes=["no", "yes"], **FAST)
     for name in [
         "balanced_accuracy",

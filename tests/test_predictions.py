@@ -26,10 +26,8 @@ def youden(y_true, y_score, cut):
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20)), min_size=2, max_size=60))
 def test_no_threshold_is_better_on_valid(cases):
-    y_true, y_score = (
-        np.array([case[0] for case in cases]),
-        np.array([case[1] for case in cases]) / 20,
-    )
+    y_true = np.array([case[0] for case in cases])
+    y_score = np.array([case[1] for case in cases]) / 20
     rows = pd.DataFrame({"y_true": y_true, "score": y_score})
     cut, _ = threshold_from(rows)
     assert 0 <= cut <= 1
@@ -100,7 +98,8 @@ def table(rows=60, seed=0):
 def test_the_threshold_comes_from_valid_and_the_figures_from_test():
     rows = table()
     found, notes = evaluate_table(rows, resamples=50)
-    valid, test = rows[rows.split == "valid"], rows[rows.split == "test"]
+    valid = rows[rows.split == "valid"]
+    test = rows[rows.split == "test"]
     assert found.threshold == choose_threshold(valid.y_true, valid.score_yes).threshold
     assert found.y_true.tolist() == test.y_true.tolist() and "test" in notes[0]
     assert evaluate_table(rows, split="valid", resamples=50)[0].threshold == 0.5

@@ -40,14 +40,16 @@ def report(request, tmp_path_factory):
     ] + list("defghijkl")
     if request.param == "binary":
         y = np.arange(120) % 4 // 3
-        score, names = 1 / (1 + np.exp(-(rng.normal(size=120) + 2 * y - 1))), names[:2]
+        score = 1 / (1 + np.exp(-(rng.normal(size=120) + 2 * y - 1)))
+        names = names[:2]
     elif request.param == "multi-class":
         y = rng.integers(12, size=240)
         score = np.exp(rng.normal(size=(240, 12)) + 2 * np.eye(12)[y])
         score /= score.sum(1, keepdims=True)
     else:
         y = rng.integers(2, size=(80, 5))
-        score, names = 1 / (1 + np.exp(-(rng.normal(size=y.shape) + y))), names[:5]
+        score = 1 / (1 + np.exp(-(rng.normal(size=y.shape) + y)))
+        names = names[:5]
     history = pd.DataFrame(
         {
             "epoch": [1, 2, 3],
@@ -87,7 +89,9 @@ def visit(chromium, report):
             viewport={"width": width, "height": 900}, offline=True, **options
         )
         contexts.append(context)
-        page, requests, console = context.new_page(), [], []
+        page = context.new_page()
+        requests = []
+        console = []
         page.on("request", lambda request: requests.append(request.url))
         page.on("console", lambda message: console.append(message.text))
         page.on("pageerror", lambda error: console.append(str(error)))

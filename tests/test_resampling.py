@@ -23,7 +23,8 @@ def test_bootstrap_by_patient_covers_where_by_image_it_does_not():
     held = np.zeros(2)
     for seed in range(400):
         rng = np.random.default_rng(seed)
-        who, ill = np.repeat(np.arange(80), 5), np.repeat((np.arange(80) < 32).astype(int), 5)
+        who = np.repeat(np.arange(80), 5)
+        ill = np.repeat((np.arange(80) < 32).astype(int), 5)
         score = (
             np.sqrt(0.5) * (rng.normal(size=80)[who] + rng.normal(size=400))
             + 1.2 * np.sqrt(2) * ill
@@ -56,7 +57,8 @@ def test_copies_of_images_tell_nothing_new():
 
 def test_order_and_names_of_patients_do_not_matter():
     y, s = simulated()
-    who, order = np.arange(80) // 2, np.random.default_rng(0).permutation(80)
+    who = np.arange(80) // 2
+    order = np.random.default_rng(0).permutation(80)
     known = auc_interval(y, s, patients=who)
     np.testing.assert_allclose(auc_interval(y[order], s[order], patients=who[order]), known)
     np.testing.assert_allclose(auc_interval(y, s, patients=[f"name {k}" for k in who]), known)
@@ -64,7 +66,8 @@ def test_order_and_names_of_patients_do_not_matter():
 
 
 def test_whole_patients_are_drawn():
-    y, who = np.tile([0, 1], 20), np.repeat(np.arange(20), 2)
+    y = np.tile([0, 1], 20)
+    who = np.repeat(np.arange(20), 2)
     seen = []
 
     def count(y_true, y_score):
@@ -157,7 +160,8 @@ def test_metrics_with_options_and_with_several_values():
 
 
 def test_undefined_resamples_are_told_and_left_out():
-    y, s = np.repeat([1, 0], [2, 98]), np.random.default_rng(0).random(100)
+    y = np.repeat([1, 0], [2, 98])
+    s = np.random.default_rng(0).random(100)
     with pytest.warns(IntervalWarning, match=r"\d+ of 500 resamples have no value"):
         value, low, high = bootstrap(metrics.average_precision, y, s, resamples=500, stratify=False)
     assert low <= value <= high
@@ -187,7 +191,8 @@ def test_memory_is_bounded():
 
 
 def test_chunks_do_not_change_what_is_drawn():
-    y, who = simulated()[0], np.arange(80) // 2
+    y = simulated()[0]
+    who = np.arange(80) // 2
     whole = np.concatenate(list(redraw(y, resamples=30, patients=who, cells=10**6)))
     for cells in (1, 200, 1000):
         np.testing.assert_array_equal(
@@ -270,7 +275,8 @@ def test_real_images_of_cells_by_smear(shared):
         colour = data["images"].astype(float).mean((1, 2))
         smear = data["image_id"]
     score = colour[:, 2] - colour[:, 1]  # more blue than green: the stained nucleus
-    by_cell, by_smear = auc_interval(white, score), auc_interval(white, score, patients=smear)
+    by_cell = auc_interval(white, score)
+    by_smear = auc_interval(white, score, patients=smear)
     np.testing.assert_allclose(
         by_smear, bootstrap(metrics.auc, white, score, patients=smear, resamples=500), atol=0.01
     )

@@ -89,7 +89,8 @@ def test_multi_label_table_agrees_with_scikit_learn():
 
 
 def test_the_largest_score_ignores_the_threshold_and_gives_a_tie_to_the_first_class():
-    y, score = np.array([0, 1, 1, 0]), np.array([0.5, 0.6, 0.4, 0.1])
+    y = np.array([0, 1, 1, 0])
+    score = np.array([0.5, 0.6, 0.4, 0.1])
     result = evaluate(y, score, threshold=0.35, **FAST)
     assert result["accuracy_largest_score"].value == 0.75
     assert (
@@ -118,8 +119,11 @@ def test_intervals_are_wilsons_and_the_auc_intervals():
 
 def test_several_images_a_patient_are_redrawn_by_patient_and_widen_the_intervals():
     y, score = two_classes(60, seed=1)
-    y, score, patients = np.repeat(y, 8), np.repeat(score, 8), np.repeat(np.arange(60), 8)
-    alone, together = evaluate(y, score, **FAST), evaluate(y, score, patients=patients, **FAST)
+    y = np.repeat(y, 8)
+    score = np.repeat(score, 8)
+    patients = np.repeat(np.arange(60), 8)
+    alone = evaluate(y, score, **FAST)
+    together = evaluate(y, score, patients=patients, **FAST)
     assert all(
         "by patient" in row.method
         for row in together.table.itertuples()
@@ -136,7 +140,8 @@ def test_several_images_a_patient_are_redrawn_by_patient_and_widen_the_intervals
         "calibration_slope",
         "net_benefit",
     ):
-        wide, narrow = together[name], alone[name]
+        wide = together[name]
+        narrow = alone[name]
         assert wide.value == narrow.value
         assert wide.high - wide.low > 1.8 * (narrow.high - narrow.low), (
             name
@@ -152,11 +157,9 @@ def test_one_image_a_patient_is_the_same_as_no_patients():
 
 
 def test_nothing_wrong_in_a_few_patients_still_leaves_doubt():
-    y, score, patients = (
-        np.repeat([0, 1], 20),
-        np.repeat([0.1, 0.9], 20),
-        np.repeat(np.arange(8), 5),
-    )
+    y = np.repeat([0, 1], 20)
+    score = np.repeat([0.1, 0.9], 20)
+    patients = np.repeat(np.arange(8), 5)
     result = evaluate(y, score, patients=patients, **FAST)
     row = result["sensitivity"]
     assert (
@@ -244,7 +247,9 @@ def test_the_effective_size_lies_between_one_and_the_number_of_rows(rows):
 def test_shares_of_clustered_images_keep_their_promise_where_wilson_over_images_does_not(
     patients, truth
 ):
-    rng, covered, naive = np.random.default_rng(0), 0, 0
+    rng = np.random.default_rng(0)
+    covered = 0
+    naive = 0
     for _ in range(1500):
         right = (
             (rng.random((patients, 5)) < rng.beta(truth, 1 - truth, size=(patients, 1)))

@@ -193,8 +193,11 @@ def number_text(value):
     """
     if math.isnan(value):
         return "–"
-    size = abs(value)
-    text = f"{value:,.0f}" if size >= 1000 else f"{value:.{1 if size >= 100 else 3}f}"
+    text = f"{value:.3f}"
+    if abs(value) >= 1000:
+        text = f"{value:,.0f}"
+    elif abs(value) >= 100:
+        text = f"{value:.1f}"
     return text.replace("-", "−")
 
 # %% ../../nbs/3_evaluation/13_page.ipynb #c9d00ff7
