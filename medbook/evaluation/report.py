@@ -161,7 +161,7 @@ def _new_key(metric, names):
 class Evaluation(_Result):
     """How good a model's predictions are, with intervals, figures and reports.
 
-    Made by `evaluate`; it has all attributes of `Predictions` (chapter 3.17).
+    Made by `evaluate`; it has all attributes of `Predictions` (chapter 3.19).
 
     Parameters
     ----------
