@@ -5,8 +5,8 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
     submodules=[
         "metrics", "ranking", "intervals", "comparison", "calibration", "calibration_slope",
-        "recalibration", "decision", "decision_curves", "interactive", "report", "predictions",
-        "cases", "all_metrics",
+        "recalibration", "decision", "decision_curves", "interactive", "report", "table", "figures",
+        "page", "predictions", "cases", "all_metrics", "inputs", "one_pass", "resampling",
     ],
     submod_attrs={
         "metrics": [
@@ -21,8 +21,9 @@ __getattr__, __dir__, __all__ = _lazy.attach(
             "sensitivity_at", "specificity_at",
         ],
         "intervals": [
-            "auc_interval", "bootstrap", "delong", "effective_size", "share_interval", "wilson",
+            "auc_interval", "delong", "effective_size", "share_interval", "wilson",
         ],
+        "resampling": ["IntervalWarning", "bootstrap", "percentile_interval", "redraw"],
         "comparison": [
             "Comparison", "compare", "compare_tables", "mcnemar", "non_inferiority",
             "paired_bootstrap", "paired_delong", "paired_share",
@@ -48,9 +49,11 @@ __getattr__, __dir__, __all__ = _lazy.attach(
             "avoided_interventions", "decision_curve", "net_benefit", "net_benefit_difference",
             "plot_decision_curve", "treat_all",
         ],
-        "interactive": ["CurveExplorer"],
-        "report": ["evaluate", "Evaluation"],
-        "predictions": ["read_predictions", "evaluate_table"],
+        "interactive": ["CurveExplorer", "curve_point", "score_steps"],
+        "report": ["Evaluation", "evaluate"],
+        "figures": ["draw", "reliability"],
+        "page": ["checklists"],
+        "predictions": ["TableError", "check_table", "evaluate_table", "read_predictions"],
         "cases": ["UndefinedMetric", "check_cases", "value_and_reason"],
         "all_metrics": ["METRICS"],
     },

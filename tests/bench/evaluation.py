@@ -6,8 +6,9 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from medbook.evaluation import evaluate
-from medbook.evaluation.intervals import bootstrap, delong
+from medbook.evaluation.intervals import delong
 from medbook.evaluation.ranking import auc
+from medbook.evaluation.resampling import bootstrap
 from tests.bench import Row, faster, seconds
 
 

@@ -8,14 +8,14 @@ const ratioOf = (part, whole) => whole > 0 ? part / whole : NaN;
 const oddsOf = share => share / (1 - share);
 
 /** What the page needs of the steps, once: cumulative counts (of those that score at least each step), totals, which steps to draw. */
-export function prepare({ scores, ill, healthy, trainedOn = null, edges }) {
+export function prepare({ scores, ill, healthy, trainedOn = null, edges, digits = 53 }) {
     const size = scores.length, found = new Float64Array(size + 1), alarms = new Float64Array(size + 1);
     for (let place = size - 1; place >= 0; place--) {
         found[place] = found[place + 1] + ill[place];
         alarms[place] = alarms[place + 1] + healthy[place];
     }
     const positives = found[0], negatives = alarms[0], own = positives / (positives + negatives);
-    const steps = { scores, ill, healthy, found, alarms, positives, negatives, own, trained: trainedOn ?? own, edges };
+    const steps = { scores, ill, healthy, found, alarms, positives, negatives, own, trained: trainedOn ?? own, edges, digits };
     return { ...steps, drawn: thinned(steps), area: areaUnder(steps) };
 }
 
@@ -63,6 +63,14 @@ export function firstAtLeast(scores, threshold) {
     return low;
 }
 
+/** A threshold in the scores' own precision, so many binary digits; halves go to the even neighbour, as NumPy rounds. */
+export function rounded(threshold, digits) {
+    if (digits > 52 || threshold === 0) return threshold;
+    const step = 2 ** Math.max(digits === 24 ? -149 : -24, Math.floor(Math.log2(Math.abs(threshold))) - digits + 1);
+    const share = threshold / step, low = Math.floor(share), rest = share - low;
+    return step * (rest > 0.5 || (rest === 0.5 && low % 2) ? low + 1 : low);
+}
+
 /** Positive and negative predictive value by Bayes' theorem. */
 export function bayes(sensitivity, specificity, share) {
     const right = sensitivity * share, wrong = (1 - specificity) * (1 - share);
@@ -100,13 +108,14 @@ export function reliability({ ill, healthy, positives, negatives, edges }, score
 
 /** Everything at one setting of the sliders. `scores` are the shifted ones. */
 export function point(steps, scores, { threshold, prevalence }) {
-    const share = prevalence ?? steps.own, at = firstAtLeast(scores, threshold);
+    const share = prevalence ?? steps.own, cut = scores === steps.scores ? rounded(threshold, steps.digits) : threshold;
+    const at = firstAtLeast(scores, cut);
     const tp = steps.found[at], fp = steps.alarms[at], fn = steps.positives - tp, tn = steps.negatives - fp;
     const sensitivity = tp / steps.positives, specificity = tn / steps.negatives;
-    const right = sensitivity * share, wrong = (1 - specificity) * (1 - share), exchange = oddsOf(threshold);
+    const right = sensitivity * share, wrong = (1 - specificity) * (1 - share), exchange = oddsOf(cut);
     return {
         tp, fp, fn, tn, sensitivity, specificity, ...bayes(sensitivity, specificity, share), f1: ratioOf(2 * right, right + wrong + share),
-        net_benefit: threshold < 1 ? right - wrong * exchange : NaN, treat_all: threshold < 1 ? share - (1 - share) * exchange : NaN,
+        net_benefit: cut < 1 ? right - wrong * exchange : NaN, treat_all: cut < 1 ? share - (1 - share) * exchange : NaN,
     };
 }
 
@@ -115,11 +124,11 @@ export function benefits(steps, scores, share, thresholds) {
     return thresholds.map(threshold => point(steps, scores, { threshold, prevalence: share }).net_benefit / share);
 }
 
-/** The share of each class in each of `bins` bins of the scores. */
-export function histogram({ ill, healthy, positives, negatives }, scores, bins) {
+/** The share of each class in each of `bins` bins of the scores, from `low` to `high`. */
+export function histogram({ ill, healthy, positives, negatives }, scores, bins, low = 0, high = 1) {
     const bars = { ill: new Float64Array(bins), healthy: new Float64Array(bins) };
     for (let place = 0; place < scores.length; place++) {
-        const bin = Math.min(bins - 1, Math.floor(scores[place] * bins));
+        const bin = Math.min(bins - 1, Math.floor((scores[place] - low) / (high - low) * bins));
         bars.ill[bin] += ill[place] / positives;
         bars.healthy[bin] += healthy[place] / negatives;
     }
@@ -128,7 +137,7 @@ export function histogram({ ill, healthy, positives, negatives }, scores, bins) 
 
 // ---------------------------------------------------------------- the page
 
-const REST = 150, BINS = 40, REACH = 6.9;        // milliseconds before Python is told; bars; the sliders' ends, 0.1 % and 99.9 %
+const BINS = 40, REACH = 6.9;                    // bars; the sliders' ends, 0.1 % and 99.9 %
 const SVG = "http://www.w3.org/2000/svg";
 const GRID = Array.from({ length: 99 }, (_, place) => (place + 1) / 100);
 const BOX = { wide: 320, tall: 212, left: 44, top: 24, right: 312, bottom: 178 };
@@ -179,14 +188,15 @@ function line(points, x, y) {
     return path;
 }
 
-/** Bars as one path. */
-function bars(values, highest, x, y) {
-    let path = `M${x(0)} ${y(0)}`;
+/** Bars as one path, from one end of the x axis to the other. */
+function bars(values, highest, { x, y, xRange: [low, high] }) {
+    const edge = bin => x(low + (high - low) * bin / values.length).toFixed(1);
+    let path = `M${x(low)} ${y(0)}`;
     values.forEach((value, bin) => {
         const top = y(value / highest).toFixed(1);
-        path += `L${x(bin / values.length).toFixed(1)} ${top}L${x((bin + 1) / values.length).toFixed(1)} ${top}`;
+        path += `L${edge(bin)} ${top}L${edge(bin + 1)} ${top}`;
     });
-    return `${path}L${x(1)} ${y(0)}Z`;
+    return `${path}L${x(high)} ${y(0)}Z`;
 }
 
 /** One small multiple: axes and a title. xTicks and yTicks are [place from low to high, text]. */
@@ -214,18 +224,73 @@ function panel(parent, { name, title, xName, yName, xTicks, yTicks, xRange = [0,
              dot: kind => draw(svg, "circle", { r: 5, class: kind }) };
 }
 
-/** Where a pointer is along a panel's x axis. */
-function alongX({ svg, xRange }, event) {
-    const place = svg.getBoundingClientRect(), x = (event.clientX - place.left) / place.width * BOX.wide;
-    return xRange[0] + clamp((x - BOX.left) / (BOX.right - BOX.left), 0, 1) * (xRange[1] - xRange[0]);
+/** Where a pointer is along a panel's x axis, and up its y axis as a share. */
+function placeIn({ svg, xRange }, event) {
+    const place = svg.getBoundingClientRect(), scale = BOX.wide / place.width;
+    const across = clamp(((event.clientX - place.left) * scale - BOX.left) / (BOX.right - BOX.left), 0, 1);
+    const up = clamp((BOX.bottom - (event.clientY - place.top) * scale) / (BOX.bottom - BOX.top), 0, 1);
+    return [xRange[0] + across * (xRange[1] - xRange[0]), up];
+}
+
+/** Ticks of an axis from `low` to `high` at round numbers, some four to eight of them: [place, text]. */
+function roundTicks(low, high) {
+    const power = 10 ** Math.floor(Math.log10((high - low) / 4)), digits = Math.max(0, -Math.floor(Math.log10(power)));
+    const step = [1, 2, 5, 10].map(factor => factor * power).filter(each => (high - low) / each >= 3).pop();
+    const ticks = [];
+    for (let number = Math.ceil(low / step - 1e-9); number * step <= high + step * 1e-9; number++) ticks.push([number * step, signed((number * step).toFixed(digits))]);
+    return ticks;
 }
 
 const UNIT = [0, 0.25, 0.5, 0.75, 1].map(at => [at, String(at)]);
 const SHARES = [[0.001, "0.1 %"], [0.01, "1 %"], [0.1, "10 %"], [0.5, "50 %"], [0.9, "90 %"], [0.99, "99 %"]].map(([share, text]) => [logit(share), text]);
 
-/** The six panels, and a function that draws them anew. */
-function panels(body, steps, [healthyName, illName]) {
-    const scores = panel(body, { name: "scores", title: "scores", xName: "score, as shown", yName: "share of its class", xTicks: UNIT, yTicks: [] });
+/** Put a dot where it belongs; hide it where it has no place. */
+function place(dot, { x, y }, across, up) {
+    const seen = !Number.isNaN(up) && y(up) <= BOX.bottom + 0.5;
+    dot.style.display = seen ? "" : "none";
+    if (seen) set(dot, { cx: x(across), cy: y(up) });
+}
+
+/** The two panels that need probabilities: the decision curve and the reliability diagram. */
+function riskPanels(body, steps) {
+    const benefit = panel(body, { name: "benefit", title: "net benefit ÷ prevalence", xName: "threshold", yName: "", xTicks: UNIT,
+                                  yTicks: [[0, "0"], [0.5, "0.5"], [1, "1"]], yRange: [-0.25, 1.02] });
+    benefit.shape("path", "none", { d: line([[0, 0], [1, 0]], benefit.x, benefit.y) });
+    const all = benefit.shape("path", "chance"), model = benefit.shape("path", "curve");
+    const bend = panel(body, { name: "reliability", title: "reliability", xName: "score, as shown", yName: "share that is ill", xTicks: UNIT, yTicks: UNIT });
+    bend.shape("path", "chance", { d: line([[0, 0], [1, 1]], bend.x, bend.y) });
+    const bendLine = bend.shape("path", "curve");
+    const cuts = [benefit, bend].map(each => [each, each.shape("line", "cut", { y1: BOX.top, y2: BOX.bottom })]);
+    const point = benefit.dot("point");
+    const below = draw(benefit.svg, "path", { d: "M-6 -10L6 -10L0 0Z", class: "point below" });          // the net benefit is under the panel's edge
+    const bins = Array.from({ length: steps.edges.length - 1 }, () => bend.shape("circle", "bin"));
+
+    function show(state, shown, found, rel, words) {
+        const share = state.prevalence ?? steps.own, t = state.threshold;
+        for (const [each, cut] of cuts) set(cut, { x1: each.x(t), x2: each.x(t) });
+        if (state.moved.prevalence || state.moved.scores) {
+            const gained = benefits(steps, shown, share, GRID);
+            model.setAttribute("d", line(GRID.map((at, number) => [at, gained[number]]), benefit.x, benefit.y));
+            all.setAttribute("d", line(GRID.map(at => [at, 1 - (1 - share) / share * oddsOf(at)]), benefit.x, benefit.y));
+            bendLine.setAttribute("d", line([...rel.predicted].map((at, bin) => [at, rel.observed[bin]]).filter(([at]) => !Number.isNaN(at)), bend.x, bend.y));
+            bins.forEach((dot, bin) => set(dot, { r: rel.weight[bin] > 0 ? 2 + 7 * Math.sqrt(rel.weight[bin]) : 0, cx: bend.x(rel.predicted[bin] || 0), cy: bend.y(rel.observed[bin] || 0) }));
+        }
+        const gain = found.net_benefit / share, under = benefit.y(gain) > BOX.bottom + 0.5;
+        place(point, benefit, t, gain);
+        below.style.display = under ? "" : "none";
+        set(below, { transform: `translate(${benefit.x(t)} ${BOX.bottom})` });
+        benefit.extra.textContent = `here ${fine(gain)}${under ? " ↓" : ""}`;
+        bend.extra.textContent = `error ${three(rel.ece)}`;
+        set(benefit.svg, { "aria-label": `Decision curve; at ${words} net benefit ${fine(found.net_benefit)}, divided by the prevalence ${fine(gain)}${under ? ", below the panel" : ""}, treating all ${fine(found.treat_all)}, treating none 0` });
+        set(bend.svg, { "aria-label": `Reliability diagram at prevalence ${percent(share)}: calibration error ${three(rel.ece)}, mean score ${three(rel.mean)}` });
+    }
+    return { show, benefit, bend };
+}
+
+/** The panels, and a function that draws them anew: six, or of scores that are no probabilities the first four. */
+function panels(body, steps, { classes: [healthyName, illName], low, high, probabilities }) {
+    const scores = panel(body, { name: "scores", title: "scores", xName: "score, as shown", yName: "share of its class",
+                                 xTicks: probabilities ? UNIT : roundTicks(low, high), yTicks: [], xRange: [low, high] });
     const positive = scores.shape("rect", "positive", { y: BOX.top, height: BOX.bottom - BOX.top });
     const groups = { healthy: scores.shape("path", "healthy area"), ill: scores.shape("path", "ill area") };
     const roc = panel(body, { name: "roc", title: "ROC", xName: "1 − specificity", yName: "sensitivity", xTicks: UNIT, yTicks: UNIT });
@@ -237,40 +302,27 @@ function panels(body, steps, [healthyName, illName]) {
     const values = panel(body, { name: "values", title: "predictive values", xName: "prevalence", yName: "share that is right", xTicks: SHARES, yTicks: UNIT,
                                  xRange: [-REACH, REACH] });
     const here = values.shape("line", "cut", { y1: BOX.top, y2: BOX.bottom }), ppvLine = values.shape("path", "curve"), npvLine = values.shape("path", "curve dashed");
-    const benefit = panel(body, { name: "benefit", title: "net benefit ÷ prevalence", xName: "threshold", yName: "", xTicks: UNIT,
-                                  yTicks: [[0, "0"], [0.5, "0.5"], [1, "1"]], yRange: [-0.25, 1.02] });
-    benefit.shape("path", "none", { d: line([[0, 0], [1, 0]], benefit.x, benefit.y) });
-    const all = benefit.shape("path", "chance"), model = benefit.shape("path", "curve");
-    const bend = panel(body, { name: "reliability", title: "reliability", xName: "score, as shown", yName: "share that is ill", xTicks: UNIT, yTicks: UNIT });
-    bend.shape("path", "chance", { d: line([[0, 0], [1, 1]], bend.x, bend.y) });
-    const bendLine = bend.shape("path", "curve");
-    const cuts = [scores, benefit, bend].map(each => [each, each.shape("line", "cut", { y1: BOX.top, y2: BOX.bottom })]);
-    const dots = { roc: roc.dot("point"), pr: pr.dot("point"), ppv: values.dot("point"), npv: values.dot("point"), benefit: benefit.dot("point") };
-    const below = draw(benefit.svg, "path", { d: "M-6 -10L6 -10L0 0Z", class: "point below" });          // the net benefit is under the panel's edge
-    const bins = Array.from({ length: steps.edges.length - 1 }, () => bend.shape("circle", "bin"));
+    const risks = probabilities ? riskPanels(body, steps) : null;
+    const cut = scores.shape("line", "cut", { y1: BOX.top, y2: BOX.bottom });
+    const dots = { roc: roc.dot("point"), pr: pr.dot("point"), ppv: values.dot("point"), npv: values.dot("point") };
     const legend = add(body, "p", { class: "mbc-legend" });
     for (const [kind, name] of [["ill", `${illName} (${steps.positives})`], ["healthy", `${healthyName} (${steps.negatives})`], ["now", "where the sliders stand"],
-                                ["dashed", "NPV (PPV: unbroken)"], ["chance", "chance; treat all; perfect reliability"]]) {
+                                ["dashed", "NPV (PPV: unbroken)"], ["chance", probabilities ? "chance; treat all; perfect reliability" : "chance"]]) {
         const entry = add(legend, "span");
         add(entry, "span", { class: `mbc-swatch ${kind}`, "aria-hidden": "true" });
         add(entry, "span", {}, name);
     }
     const axis = Array.from({ length: 61 }, (_, place) => -REACH + 2 * REACH * place / 60);
 
-    function place(dot, { x, y }, across, up) {
-        const seen = !Number.isNaN(up) && y(up) <= BOX.bottom + 0.5;
-        dot.style.display = seen ? "" : "none";
-        if (seen) set(dot, { cx: x(across), cy: y(up) });
-    }
-
     function show(state, shown, found, rel) {
         const share = state.prevalence ?? steps.own, t = state.threshold;
-        for (const [each, cut] of cuts) set(cut, { x1: each.x(t), x2: each.x(t) });
+        const cutAt = scores.x(clamp(t, low, high));
+        set(cut, { x1: cutAt, x2: cutAt });
         if (state.moved.scores) {
-            const shares = histogram(steps, shown, BINS), highest = Math.max(...shares.ill, ...shares.healthy) * 1.05;
-            for (const name of ["healthy", "ill"]) groups[name].setAttribute("d", bars(shares[name], highest, scores.x, scores.y));
+            const shares = histogram(steps, shown, BINS, low, high), highest = Math.max(...shares.ill, ...shares.healthy) * 1.05;
+            for (const name of ["healthy", "ill"]) groups[name].setAttribute("d", bars(shares[name], highest, scores));
         }
-        set(positive, { x: scores.x(t), width: scores.x(1) - scores.x(t) });
+        set(positive, { x: cutAt, width: BOX.right - cutAt });
         scores.extra.textContent = `mean ${three(rel.mean)}`;
         place(dots.roc, roc, 1 - found.specificity, found.sensitivity);
         if (state.moved.prevalence) {
@@ -290,28 +342,14 @@ function panels(body, steps, [healthyName, illName]) {
         place(dots.ppv, values, across, found.ppv);
         place(dots.npv, values, across, found.npv);
         values.extra.textContent = `PPV ${three(found.ppv)} · NPV ${three(found.npv)}`;
-        if (state.moved.prevalence || state.moved.scores) {
-            const gained = benefits(steps, shown, share, GRID);
-            model.setAttribute("d", line(GRID.map((at, number) => [at, gained[number]]), benefit.x, benefit.y));
-            all.setAttribute("d", line(GRID.map(at => [at, 1 - (1 - share) / share * oddsOf(at)]), benefit.x, benefit.y));
-            bendLine.setAttribute("d", line([...rel.predicted].map((at, bin) => [at, rel.observed[bin]]).filter(([at]) => !Number.isNaN(at)), bend.x, bend.y));
-            bins.forEach((dot, bin) => set(dot, { r: rel.weight[bin] > 0 ? 2 + 7 * Math.sqrt(rel.weight[bin]) : 0, cx: bend.x(rel.predicted[bin] || 0), cy: bend.y(rel.observed[bin] || 0) }));
-        }
-        const gain = found.net_benefit / share, under = benefit.y(gain) > BOX.bottom + 0.5;
-        place(dots.benefit, benefit, t, gain);
-        below.style.display = under ? "" : "none";
-        set(below, { transform: `translate(${benefit.x(t)} ${BOX.bottom})` });
-        benefit.extra.textContent = `here ${fine(gain)}${under ? " ↓" : ""}`;
-        bend.extra.textContent = `error ${three(rel.ece)}`;
         const words = `threshold ${few(t)}, prevalence ${percent(share)}`;
         set(scores.svg, { "aria-label": `Scores of ${healthyName} and ${illName}, mean ${three(rel.mean)} at prevalence ${percent(share)}` });
         set(roc.svg, { "aria-label": `ROC curve, area ${three(steps.area)}; at ${words} sensitivity ${three(found.sensitivity)}, specificity ${three(found.specificity)}` });
         set(pr.svg, { "aria-label": `Precision and recall, average precision ${three(rel.average)}; at ${words} recall ${three(found.sensitivity)}, precision ${three(found.ppv)}` });
         set(values.svg, { "aria-label": `Predictive values over prevalence; at ${words} PPV ${three(found.ppv)}, NPV ${three(found.npv)}` });
-        set(benefit.svg, { "aria-label": `Decision curve; at ${words} net benefit ${fine(found.net_benefit)}, divided by the prevalence ${fine(gain)}${under ? ", below the panel" : ""}, treating all ${fine(found.treat_all)}, treating none 0` });
-        set(bend.svg, { "aria-label": `Reliability diagram at prevalence ${percent(share)}: calibration error ${three(rel.ece)}, mean score ${three(rel.mean)}` });
+        risks?.show(state, shown, found, rel, words);
     }
-    return { show, scores, roc, values, benefit, bend };
+    return { show, scores, roc, values, risks };
 }
 
 /** A slider with its name, its value in words, and a button that brings it back. */
@@ -323,37 +361,63 @@ function slider(parent, name, low, high, step, back) {
     return { row, input, output, button };
 }
 
+/** The slider of the training's class ratio, and the box that corrects for the prevalence. */
+function trainingControls(controls, steps) {
+    const ratio = slider(controls, "training ratio", -REACH, REACH, 0.05, "as trained"), own = (1 - steps.trained) / steps.trained;
+    const check = add(add(ratio.row, "label", { class: "mbc-check" }), "input", { type: "checkbox" });
+    add(check.parentNode, "span", {}, "correct for the prevalence");
+    set(ratio.button, { "aria-label": `ratio of the training, ${ratioText(own)}` });
+    function show({ ratio: r, corrected }) {
+        const text = ratioText(r ?? own);
+        ratio.input.value = -Math.log(r ?? own);
+        ratio.input.setAttribute("aria-valuetext", `${text}, ${percent(1 / (1 + (r ?? own)))} ill${corrected ? ", without effect while the scores are corrected" : ""}`);
+        ratio.row.classList.toggle("mbc-idle", corrected);
+        ratio.output.textContent = text;
+        ratio.button.disabled = r === null;
+        check.checked = corrected;
+    }
+    return { ratio, check, show };
+}
+
+/** The score, as shown, whose point on the ROC curve is nearest to a place. */
+function scoreNear(steps, shown, across, up) {
+    let best = 0, least = Infinity;
+    for (let place = 0; place < shown.length; place++) {
+        const far = (steps.alarms[place] / steps.negatives - across) ** 2 + (steps.found[place] / steps.positives - up) ** 2;
+        if (far < least) [best, least] = [place, far];
+    }
+    return shown[best];
+}
+
 function render({ model, el }) {
-    const facts = model.get("_facts"), names = facts.classes, [healthyName, illName] = names;
+    const facts = model.get("_facts"), { classes: [healthyName, illName], low, high, step, probabilities } = facts;
     const steps = prepare({ scores: array(Float64Array, model.get("_scores")), ill: array(Int32Array, model.get("_ill")),
-                            healthy: array(Int32Array, model.get("_healthy")), trainedOn: facts.trained_on, edges: facts.edges });
+                            healthy: array(Int32Array, model.get("_healthy")), trainedOn: facts.trained_on, edges: facts.edges, digits: facts.digits });
     const KEYS = ["threshold", "prevalence", "ratio", "corrected"];
     const state = { moved: { scores: true, prevalence: true } };
     const read = () => { for (const key of KEYS) state[key] = model.get(key); };
     read();
 
-    const holder = add(el, "div", { class: "mbc" }), root = add(holder, "div", { class: "mbc-root", role: "group", "aria-label": facts.title || "curves of a score" });
+    const holder = add(el, "div", { class: "mbc medbook-widget" }), root = add(holder, "div", { class: "mbc-root", role: "group", "aria-label": facts.title || "curves of a score" });
     const controls = add(root, "div", { class: "mbc-controls" });
     if (facts.title) add(controls, "div", { class: "mbc-title" }, facts.title);
-    const threshold = slider(controls, "threshold", 0, 1, 0.001);
-    const exact = add(threshold.row, "input", { type: "number", min: 0, max: 1, step: "any", "aria-label": "threshold, exactly" });
+    const threshold = slider(controls, "threshold", low, high, step);
+    const exact = add(threshold.row, "input", { type: "number", step: "any", "aria-label": "threshold, exactly", ...(probabilities ? { min: 0, max: 1 } : {}) });
     const prevalence = slider(controls, "prevalence", -REACH, REACH, 0.05, "as here");
-    const ratio = slider(controls, "training ratio", -REACH, REACH, 0.05, "as trained");
-    const check = add(add(ratio.row, "label", { class: "mbc-check" }), "input", { type: "checkbox" });
-    add(check.parentNode, "span", {}, "correct for the prevalence");
+    const training = probabilities ? trainingControls(controls, steps) : null;
     set(prevalence.button, { "aria-label": `prevalence of these cases, ${percent(steps.own)}` });
-    set(ratio.button, { "aria-label": `ratio of the training, ${ratioText((1 - steps.trained) / steps.trained)}` });
+    if (!probabilities) add(controls, "p", { class: "mbc-why" }, "These scores are no probabilities: nothing to correct, no decision curve and no reliability diagram.");
     const note = add(controls, "p", { class: "mbc-note", role: "status" });
     const numbers = add(root, "div", { class: "mbc-numbers", role: "list" });
     const cells = {};
     for (const [key, name] of [["tp", "TP"], ["fp", "FP"], ["fn", "FN"], ["tn", "TN"], ["sensitivity", "sensitivity"], ["specificity", "specificity"], ["ppv", "PPV"],
-                               ["npv", "NPV"], ["f1", "F1"], ["net_benefit", "net benefit"]]) {
+                               ["npv", "NPV"], ["f1", "F1"], ...(probabilities ? [["net_benefit", "net benefit"]] : [])]) {
         const pair = add(numbers, "div", { role: "listitem" });
         add(pair, "span", {}, `${name} `);
         cells[key] = add(pair, "b", { "data-number": key });
     }
-    const body = add(root, "div", { class: "mbc-body" });
-    const drawn = panels(body, steps, names);
+    const body = add(root, "div", { class: `mbc-body${probabilities ? "" : " mbc-four"}` });
+    const drawn = panels(body, steps, facts);
     const words = add(root, "p", { class: "mbc-words", "aria-live": "polite" });
 
     // ---- showing
@@ -373,22 +437,17 @@ function render({ model, el }) {
     }
 
     function showControls() {
-        const { threshold: t, prevalence: p, ratio: r, corrected } = state, trainedRatio = (1 - steps.trained) / steps.trained;
+        const { threshold: t, prevalence: p } = state;
         threshold.input.value = t;
-        threshold.input.setAttribute("aria-valuetext", few(t));
+        threshold.input.setAttribute("aria-valuetext", signed(few(t)));
         threshold.output.textContent = "";
         if (!typing) exact.value = t;
-        const pText = percent(p ?? steps.own), rText = ratioText(r ?? trainedRatio);
+        const pText = percent(p ?? steps.own);
         prevalence.input.value = logit(p ?? steps.own);
         prevalence.input.setAttribute("aria-valuetext", pText);
         prevalence.output.textContent = pText;
         prevalence.button.disabled = p === null;
-        ratio.input.value = -Math.log(r ?? trainedRatio);
-        ratio.input.setAttribute("aria-valuetext", `${rText}, ${percent(1 / (1 + (r ?? trainedRatio)))} ill${corrected ? ", without effect while the scores are corrected" : ""}`);
-        ratio.row.classList.toggle("mbc-idle", corrected);
-        ratio.output.textContent = rText;
-        ratio.button.disabled = r === null;
-        check.checked = corrected;
+        training?.show(state);
     }
 
     /** The state in words, for those who do not see the panels; told after a rest. */
@@ -397,25 +456,26 @@ function render({ model, el }) {
         const right = Math.round(all * share * found.sensitivity), alarms = Math.round(all * (1 - share) * (1 - found.specificity));
         const use = found.net_benefit > Math.max(0, found.treat_all) ? "better than treating all or none"
             : found.treat_all > 0 ? "no better than treating all" : "no better than treating none";
-        words.textContent = `${all} people at prevalence ${percent(share)}: ${illName} ${ill}, ${healthyName} ${all - ill}. The threshold ${few(state.threshold)} calls ${right} of the first `
-            + `positive, and ${alarms} of the others${Number.isNaN(found.ppv) ? "" : `; ${percent(found.ppv)} of its calls are right`}. `
-            + `Mean score ${three(rel.mean)}, calibration error ${three(rel.ece)}. Net benefit ${fine(found.net_benefit)}, treating all ${fine(found.treat_all)}, treating none 0: ${use}.`;
+        const risk = probabilities ? ` Mean score ${three(rel.mean)}, calibration error ${three(rel.ece)}. Net benefit ${fine(found.net_benefit)}, treating all `
+            + `${fine(found.treat_all)}, treating none 0: ${use}.` : "";
+        words.textContent = `${all} people at prevalence ${percent(share)}: ${illName} ${ill}, ${healthyName} ${all - ill}. At the threshold ${signed(few(state.threshold))}, ${right} of the first `
+            + `are predicted positive, and ${alarms} of the others${Number.isNaN(found.ppv) ? "" : `; ${percent(found.ppv)} of the positive results are right`}.${risk}`;
     }
 
     // ---- changing
-    let resting = 0, waiting = 0, saving = false, typing = false;
-    function save() {
-        [resting, saving] = [0, true];                  // what is set here is not heard as news from Python
+    let waiting = 0, typing = false;
+    function heard() {
+        note.textContent = "";
+        read();
+        showControls();
+        update();
         tell();
-        for (const key of KEYS) model.set(key, state[key]);
-        saving = false;
-        model.save_changes();
     }
+    const tie = inStep({ model, names: KEYS, value: name => state[name], heard, before: tell });
     function change(changes, said = "") {
         Object.assign(state, changes);
         note.textContent = said;
-        if (resting) clearTimeout(resting);
-        resting = setTimeout(save, REST);
+        tie.changed();
         if (!waiting) waiting = requestAnimationFrame(() => { waiting = 0; showControls(); update(); });
     }
 
@@ -423,8 +483,9 @@ function render({ model, el }) {
     exact.addEventListener("input", () => { typing = true; });
     exact.addEventListener("change", () => {
         typing = false;
-        const typed = exact.value === "" ? NaN : Number(exact.value), taken = Number.isNaN(typed) ? state.threshold : clamp(typed, 0, 1);
-        change({ threshold: taken }, Number.isNaN(typed) ? `A threshold is a number from 0 to 1; it stays at ${few(taken)}.`
+        const typed = exact.value === "" ? NaN : Number(exact.value);
+        const taken = Number.isNaN(typed) ? state.threshold : probabilities ? clamp(typed, 0, 1) : typed;
+        change({ threshold: taken }, Number.isNaN(typed) ? `A threshold is a number${probabilities ? " from 0 to 1" : ""}; it stays at ${few(taken)}.`
             : typed === taken ? "" : `A threshold lies between 0 and 1; ${few(typed)} was taken as ${taken}.`);
     });
     prevalence.input.addEventListener("input", () => change({ prevalence: shareAt(Number(prevalence.input.value)) }));
@@ -433,9 +494,11 @@ function render({ model, el }) {
         change({ [key]: null });
     });
     back(prevalence, "prevalence");
-    back(ratio, "ratio");
-    ratio.input.addEventListener("input", () => change({ ratio: ratioAt(Number(ratio.input.value)) }));
-    check.addEventListener("change", () => change({ corrected: check.checked }));
+    if (training) {
+        back(training.ratio, "ratio");
+        training.ratio.input.addEventListener("input", () => change({ ratio: ratioAt(Number(training.ratio.input.value)) }));
+        training.check.addEventListener("change", () => change({ corrected: training.check.checked }));
+    }
 
     const follow = (plotted, act) => {
         let held = false;
@@ -444,29 +507,23 @@ function render({ model, el }) {
             held = true;
             plotted.svg.setPointerCapture(event.pointerId);
             event.preventDefault();
-            act(alongX(plotted, event));
+            act(...placeIn(plotted, event));
         });
-        plotted.svg.addEventListener("pointermove", event => held && act(alongX(plotted, event)));
+        plotted.svg.addEventListener("pointermove", event => { if (held) act(...placeIn(plotted, event)); });
         for (const name of ["pointerup", "pointercancel"]) plotted.svg.addEventListener(name, () => { held = false; });
     };
-    for (const each of [drawn.scores, drawn.benefit, drawn.bend]) follow(each, at => change({ threshold: Number(at.toFixed(3)) }));
+    const digits = Math.max(0, Math.ceil(-Math.log10(step) - 1e-9));
+    const tidy = at => Number((Math.round(at / step) * step).toFixed(digits));
+    for (const each of [drawn.scores, ...(drawn.risks ? [drawn.risks.benefit, drawn.risks.bend] : [])]) follow(each, at => change({ threshold: tidy(at) }));
     follow(drawn.values, at => change({ prevalence: shareAt(at) }));
+    follow(drawn.roc, (across, up) => change({ threshold: scoreNear(steps, shown, across, up) }));
 
-    root.addEventListener("keydown", event => event.stopPropagation());      // the notebook's own keys stay out of the widget
-    const heard = () => {
-        if (resting || saving) return;
-        note.textContent = "";
-        read();
-        showControls();
-        update();
-        tell();
-    };
-    for (const key of KEYS) model.on(`change:${key}`, heard);
+    const free = keepKeys(root);
     heard();
     return () => {
         if (waiting) cancelAnimationFrame(waiting);
-        if (resting) { clearTimeout(resting); save(); }
-        for (const key of KEYS) model.off(`change:${key}`, heard);
+        tie.stop();
+        free();
     };
 }
 
