@@ -302,7 +302,7 @@ def index(
     workers: Annotated[int, typer.Option(help="processes [default: one a core]")] = None,
 ):
     """A table of all DICOM files in a folder: patient, study, series, size, and what is wrong with a file."""
-    from medbook.images.dicom import index_folder
+    from medbook.images.headers import index_folder
     table = index_folder(folder, workers=workers)
     out.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(out, index=False)

@@ -7,7 +7,8 @@ import numpy as np
 from scipy import stats
 
 from medbook.evaluation.comparison import mcnemar, paired_delong
-from medbook.evaluation.intervals import auc_interval, bootstrap
+from medbook.evaluation.intervals import auc_interval
+from medbook.evaluation.resampling import bootstrap
 from medbook.evaluation.metrics import sensitivity
 from medbook.evaluation.ranking import auc
 

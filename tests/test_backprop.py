@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medbook.evaluation.metrics import auc
+from medbook.evaluation.ranking import auc
 from medbook.foundations.arrays import ArrayError
 from medbook.foundations.backprop import (
     SGD, Adam, Conv2D, Dense, Flatten, Layer, MaxPool2D, Momentum, Network, ReLU, batches, digits_double, get_weights, gradient_check,

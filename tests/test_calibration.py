@@ -11,7 +11,8 @@ from sklearn.calibration import calibration_curve
 
 from medbook.evaluation import calibration
 from medbook.evaluation import calibration_slope as slope
-from medbook.evaluation.intervals import bootstrap, wilson
+from medbook.evaluation.intervals import wilson
+from medbook.evaluation.resampling import bootstrap
 from tests.calibration_samples import EXACT, STRATEGIES, bins_, cases, several, simulated
 
 

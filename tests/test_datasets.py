@@ -468,7 +468,7 @@ def test_no_readable_image_and_no_classes(tmp_path):
 # ---- DICOM
 
 def dicom_folder(root, patients=8, images=2):
-    from medbook.images.dicom import write_image
+    from medbook.images.writing import write_image
     for patient in range(patients):
         folder = root / ("normal", "nodule")[patient % 2]
         folder.mkdir(parents=True, exist_ok=True)

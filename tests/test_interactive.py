@@ -9,9 +9,10 @@ import traitlets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medbook.evaluation import metrics
-from medbook.evaluation.calibration import ece, prior_correction
-from medbook.evaluation.decision import net_benefit
+from medbook.evaluation import cases, metrics, ranking
+from medbook.evaluation.calibration import ece
+from medbook.evaluation.recalibration import prior_correction
+from medbook.evaluation.decision_curves import net_benefit
 from medbook.evaluation.interactive import (
     CurveExplorer,
     Setting,
@@ -85,7 +86,7 @@ def test_the_numbers_are_those_of_the_metrics_on_weighted_cases(
     weights = np.where(truth == 1, here / truth.sum(), (1 - here) / (truth == 0).sum())
     for t in (0.0, 0.13, 0.5, 0.97, 1.0):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", metrics.UndefinedMetric)
+            warnings.simplefilter("ignore", cases.UndefinedMetric)
             point = curve_point(
                 score_steps(truth, score),
                 threshold=t,
@@ -105,9 +106,9 @@ def test_the_numbers_are_those_of_the_metrics_on_weighted_cases(
             )
         else:
             assert np.isnan(point["net_benefit"])
-    assert point["auc"] == pytest.approx(metrics.auc(truth, score), abs=1e-12)
+    assert point["auc"] == pytest.approx(ranking.auc(truth, score), abs=1e-12)
     assert point["average_precision"] == pytest.approx(
-        metrics.average_precision(truth, score, weights=weights), abs=1e-12
+        ranking.average_precision(truth, score, weights=weights), abs=1e-12
     )
     assert point["ece"] == pytest.approx(ece(truth, shown, weights=weights), abs=1e-12)
     assert point["mean_score"] == pytest.approx(weights @ shown, abs=1e-12)
@@ -291,11 +292,11 @@ def test_any_score_has_the_numbers_of_the_metrics_at_any_threshold(seed, digits,
     here = truth.mean() if share is None else share
     weights = np.where(truth == 1, here / truth.sum(), (1 - here) / (truth == 0).sum())
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", metrics.UndefinedMetric)
+        warnings.simplefilter("ignore", cases.UndefinedMetric)
         for name in ("sensitivity", "specificity", "ppv", "npv", "f1"):
             expected = getattr(metrics, name)(truth, positive.astype(float), weights=weights)
             assert np.isclose(point[name], expected, atol=1e-12, equal_nan=True), name
-    assert point["auc"] == pytest.approx(metrics.auc(truth, score), abs=1e-12)
+    assert point["auc"] == pytest.approx(ranking.auc(truth, score), abs=1e-12)
     assert np.isnan([point[name] for name in ("net_benefit", "treat_all", "ece")]).all()
 
 
@@ -371,7 +372,7 @@ def test_scores_are_compared_in_their_own_precision():
 def test_all_points_are_those_of_the_roc_curve():
     truth, score = markers(500)
     steps = score_steps(truth, score)
-    fpr, tpr, thresholds = metrics.roc_curve(truth, score)
+    fpr, tpr, thresholds = ranking.roc_curve(truth, score)
     points = [curve_point(steps, threshold=t) for t in thresholds[1:]]
     assert np.allclose([point["sensitivity"] for point in points], tpr[1:])
     assert np.allclose([1 - point["specificity"] for point in points], fpr[1:])

@@ -11,17 +11,15 @@ from scipy import stats
 
 from medbook.evaluation import cases as checks, metrics, ranking
 from medbook.evaluation.intervals import (
-    IntervalWarning,
     auc_interval,
-    bootstrap,
     delong,
     hanley_mcneil_variance,
     midranks,
     placements,
-    redraw,
     share_interval,
     wilson,
 )
+from medbook.evaluation.resampling import bootstrap, IntervalWarning, redraw
 
 # at least two cases of each class, few distinct scores
 cases = st.tuples(st.integers(2, 15), st.integers(2, 15)).flatmap(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from medbook.evaluation import metrics
+from medbook.evaluation import cases, metrics, ranking
 from medbook.evaluation.intervals import auc_interval, delong
 from medbook.evaluation.resampling import IntervalWarning, bootstrap, redraw
 
@@ -31,7 +31,7 @@ def test_bootstrap_by_patient_covers_where_by_image_it_does_not():
         )
         truth = stats.norm.cdf(1.2)
         for place, patients in enumerate((who, None)):
-            _, low, high = bootstrap(metrics.auc, ill, score, patients=patients, resamples=400)
+            _, low, high = bootstrap(ranking.auc, ill, score, patients=patients, resamples=400)
             held[place] += low <= truth <= high
     by_patient, by_image = held / 400
     assert 0.95 - 4 * 0.011 < by_patient <= 0.99 and by_image < 0.86
@@ -49,7 +49,7 @@ def test_copies_of_images_tell_nothing_new():
     np.testing.assert_allclose(
         auc_interval(y[copies], s[copies], patients=names), auc_interval(y, s)
     )
-    for metric in (metrics.auc, metrics.mcc, metrics.ppv):
+    for metric in (ranking.auc, metrics.mcc, metrics.ppv):
         np.testing.assert_allclose(
             bootstrap(metric, y[copies], s[copies], patients=names), bootstrap(metric, y, s)
         )
@@ -104,7 +104,7 @@ def test_a_patient_belongs_to_his_rarest_class():
 
 @pytest.mark.parametrize(
     "metric",
-    [metrics.auc, metrics.average_precision, metrics.f1, metrics.mcc, metrics.balanced_accuracy],
+    [ranking.auc, ranking.average_precision, metrics.f1, metrics.mcc, metrics.balanced_accuracy],
 )
 def test_all_resamples_at_once_equal_one_after_the_other(metric):
     y, s = simulated()
@@ -163,27 +163,27 @@ def test_undefined_resamples_are_told_and_left_out():
     y = np.repeat([1, 0], [2, 98])
     s = np.random.default_rng(0).random(100)
     with pytest.warns(IntervalWarning, match=r"\d+ of 500 resamples have no value"):
-        value, low, high = bootstrap(metrics.average_precision, y, s, resamples=500, stratify=False)
+        value, low, high = bootstrap(ranking.average_precision, y, s, resamples=500, stratify=False)
     assert low <= value <= high
     with pytest.warns(IntervalWarning, match="no interval: a class with one case or patient"):
         assert np.isnan(
-            bootstrap(metrics.auc, np.repeat([1, 0], [1, 99]), s, resamples=50)[1:]
+            bootstrap(ranking.auc, np.repeat([1, 0], [1, 99]), s, resamples=50)[1:]
         ).all()
     with pytest.warns(IntervalWarning, match="zero width"):
-        assert bootstrap(metrics.auc, np.repeat([1, 0], [10, 90]), np.linspace(1, 0, 100)) == (
+        assert bootstrap(ranking.auc, np.repeat([1, 0], [10, 90]), np.linspace(1, 0, 100)) == (
             1,
             1,
             1,
         )
-    with pytest.warns(metrics.UndefinedMetric, match="no case is healthy"):
-        assert np.isnan(bootstrap(metrics.auc, np.ones(5, int), s[:5])).all()
+    with pytest.warns(cases.UndefinedMetric, match="no case is healthy"):
+        assert np.isnan(bootstrap(ranking.auc, np.ones(5, int), s[:5])).all()
 
 
 def test_memory_is_bounded():
     y, s = simulated(ill=1000, healthy=9000)
     tracemalloc.start()
     bootstrap(
-        metrics.auc, y, s, resamples=400
+        ranking.auc, y, s, resamples=400
     )  # all at once: 400 x 10,000 counts of 8 bytes, several times, 32 MB each
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -204,12 +204,12 @@ def test_chunks_do_not_change_what_is_drawn():
 
 def test_expanded_is_wider_where_patients_are_few_and_the_same_where_they_are_many():
     y, s = simulated(ill=8, healthy=60)
-    value, low, high = bootstrap(metrics.auc, y, s)
-    plain = bootstrap(metrics.auc, y, s, method="percentile")
+    value, low, high = bootstrap(ranking.auc, y, s)
+    plain = bootstrap(ranking.auc, y, s, method="percentile")
     assert value == plain[0] and low < plain[1] and high >= plain[2]
     y, s = simulated(ill=2000, healthy=2000)
     np.testing.assert_allclose(
-        bootstrap(metrics.auc, y, s), bootstrap(metrics.auc, y, s, method="percentile"), atol=2e-4
+        bootstrap(ranking.auc, y, s), bootstrap(ranking.auc, y, s, method="percentile"), atol=2e-4
     )
 
 
@@ -251,7 +251,7 @@ def test_bca_agrees_with_scipy():
 )
 def test_faulty_options_get_one_line(options, words):
     y, s = simulated()
-    for call in (partial(bootstrap, metrics.auc), auc_interval):
+    for call in (partial(bootstrap, ranking.auc), auc_interval):
         with pytest.raises(ValueError, match=words) as error:
             call(y, s, **options)
         assert "\n" not in str(error.value)
@@ -260,8 +260,8 @@ def test_faulty_options_get_one_line(options, words):
 def test_other_faulty_arguments():
     y, s = simulated()
     with pytest.raises(ValueError, match="resamples=0"):
-        bootstrap(metrics.auc, y, s, resamples=0)
-    for call in (auc_interval, partial(bootstrap, metrics.auc)):
+        bootstrap(ranking.auc, y, s, resamples=0)
+    for call in (auc_interval, partial(bootstrap, ranking.auc)):
         with pytest.raises(ValueError, match="method='exact'"):
             call(y, s, method="exact")
     with pytest.raises(ValueError, match=r"y_true has shape \(80,\), y_score \(79,\)"):
@@ -278,9 +278,9 @@ def test_real_images_of_cells_by_smear(shared):
     by_cell = auc_interval(white, score)
     by_smear = auc_interval(white, score, patients=smear)
     np.testing.assert_allclose(
-        by_smear, bootstrap(metrics.auc, white, score, patients=smear, resamples=500), atol=0.01
+        by_smear, bootstrap(ranking.auc, white, score, patients=smear, resamples=500), atol=0.01
     )
     np.testing.assert_allclose(
-        by_cell, bootstrap(metrics.auc, white, score, resamples=500), atol=0.01
+        by_cell, bootstrap(ranking.auc, white, score, resamples=500), atol=0.01
     )
     assert by_smear[2] - by_smear[1] != pytest.approx(by_cell[2] - by_cell[1], rel=0.01)

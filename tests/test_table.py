@@ -331,7 +331,7 @@ def test_the_calibration_error_of_a_perfect_model_is_what_a_perfect_model_shows(
 
 
 def test_net_benefit_is_that_of_the_decision_curve_and_nothing_at_a_threshold_of_one():
-    from medbook.evaluation.decision import net_benefit
+    from medbook.evaluation.decision_curves import net_benefit
 
     y, score = two_classes()
     assert evaluate(y, score, threshold=0.2, **FAST)["net_benefit"].value == pytest.approx(

@@ -10,11 +10,24 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 from sklearn import metrics as sk
 
-from medbook.images.dicom import WINDOWS, MedicalImage, read_image, read_series, window
+from medbook.images.dicom import MedicalImage, read_image, window, WINDOWS
+from medbook.images.series import read_series
 from medbook.inspection import viewers
 from medbook.inspection.backend import InspectionError
-from medbook.inspection.viewers import (SliceViewer, ThresholdExplorer, bayes, grey_levels, operating_point, overlaid, pack, pack_masks,
-                                        plane_names, plane_of, score_steps, unpack)
+from medbook.evaluation.interactive import CurveExplorer
+from medbook.inspection.viewers import (
+    bayes,
+    grey_levels,
+    operating_point,
+    overlaid,
+    pack,
+    pack_masks,
+    plane_names,
+    plane_of,
+    score_steps,
+    SliceViewer,
+    unpack,
+)
 
 
 def volume_of(shape=(4, 6, 9), seed=0):
@@ -239,7 +252,7 @@ def test_scores_in_32_bits_are_compared_as_they_are():
     rng = np.random.default_rng(0)
     for kind in (np.float16, np.float32, np.float64):
         score, truth = rng.integers(0, 11, 60).astype(kind) / kind(10), np.arange(60) % 2
-        explorer = ThresholdExplorer(truth, score)
+        explorer = CurveExplorer(truth, score)
         for threshold in (*(k / 10 for k in range(11)), *map(float, score), 0.7 - 1e-12, 0.7 + 1e-3):
             wanted = int(np.sum((score >= threshold) & (truth == 1))), int(np.sum((score >= threshold) & (truth == 0)))
             explorer.threshold = threshold
@@ -250,7 +263,7 @@ def test_scores_in_32_bits_are_compared_as_they_are():
 
 def test_an_explorer_follows_its_threshold_and_prevalence():
     truth, score = cases()
-    explorer = ThresholdExplorer(truth.astype(int), np.stack([1 - score, score], axis=1), classes=("no", "yes"), title="T")
+    explorer = CurveExplorer(truth.astype(int), np.stack([1 - score, score], axis=1), classes=("no", "yes"), title="T")
     for threshold, prevalence in ((0.5, None), (0.31, 0.02), (1.5, None)):
         explorer.threshold, explorer.prevalence = threshold, prevalence
         expected = operating_point(truth, score, threshold, prevalence=prevalence)
@@ -276,13 +289,13 @@ def test_scores_that_cannot_be_cut_are_refused_by_name(truth, score, options, me
     with pytest.raises(InspectionError, match=message):
         operating_point(truth, score, **{"threshold": 0.5, **options})
     with pytest.raises(InspectionError, match=message):
-        ThresholdExplorer(truth, score, **options)
+        CurveExplorer(truth, score, **options)
 
 
 @pytest.mark.parametrize("classes", ["ab", ("a",), ("a", "b", "c")])
 def test_two_classes_have_two_names(classes):
     with pytest.raises(InspectionError, match="two names"):
-        ThresholdExplorer([0, 1], [0.2, 0.7], classes=classes)
+        CurveExplorer([0, 1], [0.2, 0.7], classes=classes)
 
 
 def test_viewers_load_without_keras():

@@ -15,11 +15,14 @@ import numpy as np
 import pandas as pd
 
 from .cases import check_cases, normal_quantile, patient_codes
-from medbook.evaluation.intervals import (
-    auc_influence, auc_interval, patient_strata, percentile_interval, redraw,
-)
+from .intervals import auc_influence, auc_interval
+from .resampling import patient_strata, percentile_interval, redraw
 from medbook.evaluation.predictions import (
-    TableError, checked, choose_split, class_names, table_parts,
+    check_table,
+    choose_split,
+    class_names,
+    table_parts,
+    TableError,
 )
 from .ranking import average_precision
 
@@ -583,8 +586,8 @@ def compare_tables(table_a, table_b, *, split=None, **options):
     ValueError
         What `compare` refuses.
     """
-    table_a = choose_split(checked(table_a), split)[0].reset_index(drop=True)
-    table_b = _match_rows(table_a, choose_split(checked(table_b), split)[0])
+    table_a = choose_split(check_table(table_a), split)[0].reset_index(drop=True)
+    table_b = _match_rows(table_a, choose_split(check_table(table_b), split)[0])
     if class_names(table_a) != class_names(table_b):
         raise TableError(f"the tables score other classes: {', '.join(class_names(table_a))} "
                          f"and {', '.join(class_names(table_b))}")

@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from .metrics import check_cases
+from .cases import check_cases
 
 # %% ../../nbs/3_evaluation/19_inputs.ipynb #fd24e767
 @dataclass(repr=False)
@@ -100,7 +100,7 @@ def check_predictions(y_true, y_score, *, patients=None, classes=None, threshold
     Parameters
     ----------
     y_true, y_score, patients, classes, threshold, confidence, resamples, seed, prevalence
-        As `evaluate` takes them (chapter 3.10).
+        As `evaluate` takes them (chapter 3.12).
 
     Returns
     -------

@@ -7,7 +7,6 @@ __all__ = ['MAX_FPR', 'TARGET', 'resampled_metrics', 'curve_counts', 'claims', '
            'cohort_bootstrap']
 
 # %% ../../nbs/3_evaluation/20_one_pass.ipynb #2cd4522f
-import math
 import warnings
 from dataclasses import replace
 from functools import partial
@@ -15,7 +14,8 @@ from functools import partial
 import numpy as np
 from scipy import sparse
 
-from . import calibration, metrics
+from . import calibration, metrics, ranking
+from .cases import ratio
 from .resampling import IntervalWarning, bootstrap
 
 # %% ../../nbs/3_evaluation/20_one_pass.ipynb #22d62819
@@ -35,7 +35,7 @@ def resampled_metrics(p):
     dict of name to f(y_true, y_score, weights=None)
     """
     at = partial(_at_threshold, p)
-    precision = {"average_precision": metrics.average_precision}
+    precision = {"average_precision": ranking.average_precision}
     stated = {"brier": calibration.brier, "log_loss": calibration.log_loss,
               "ece": calibration.ece}
     if p.task == "multi-label":
@@ -46,11 +46,11 @@ def resampled_metrics(p):
                  "kappa": at(metrics.kappa)}
     if p.task == "multi-class":
         return precision | {"f1": at(metrics.f1)} | agreement | stated
-    ends = {"partial_auc": partial(metrics.partial_auc, max_fpr=MAX_FPR),
+    ends = {"partial_auc": partial(ranking.partial_auc, max_fpr=MAX_FPR),
             f"sensitivity_at_specificity_{TARGET}":
-                partial(metrics.sensitivity_at, specificity=TARGET),
+                partial(ranking.sensitivity_at, specificity=TARGET),
             f"specificity_at_sensitivity_{TARGET}":
-                partial(metrics.specificity_at, sensitivity=TARGET)}
+                partial(ranking.specificity_at, sensitivity=TARGET)}
     scores = {"f1": at(metrics.f1), "f2": at(metrics.f_beta, beta=2)}
     return precision | ends | scores | agreement | stated
 
@@ -59,102 +59,20 @@ def _at_threshold(p, metric, **options):
     """The metric at the threshold of `p`."""
     return partial(metric, threshold=p.threshold, **options)
 
-# %% ../../nbs/3_evaluation/20_one_pass.ipynb #e7adf3c8
-def _ladder(ill, score):
-    """What a ranking needs once of ill or not (n,) and scores (n,).
-
-    The order (n,), the places of the ill in it (m,), how many rows and how many ill are predicted
-    positive after each tie (ties + 1,), and the tie of each ill case (m,).
-    """
-    order = np.argsort(-score, kind="stable")
-    places = np.flatnonzero(ill[order])
-    ends = np.append(np.flatnonzero(np.diff(score[order])) + 1, len(score))
-    positive = np.append(0, ends)
-    tie = np.searchsorted(ends, places, side="right")
-    return order, places, positive, np.searchsorted(places, positive), tie
-
-# %% ../../nbs/3_evaluation/20_one_pass.ipynb #9d400c86
-def _running(weights):
-    """Running sums with a leading 0 (resamples, n + 1) of weights (resamples, n)."""
-    sums = np.zeros((len(weights), weights.shape[1] + 1))
-    np.cumsum(weights, axis=1, out=sums[:, 1:])
-    return sums
-
-# %% ../../nbs/3_evaluation/20_one_pass.ipynb #cbaef7a5
-def _ratio(part, whole):
-    """part / whole, NaN where whole is 0."""
-    with np.errstate(all="ignore"):
-        return np.where(whole > 0, part / np.where(whole > 0, whole, 1), math.nan)
-
 # %% ../../nbs/3_evaluation/20_one_pass.ipynb #e0e9f5c1
 def _ranking(ill, score, full=True):
-    """f(weights (resamples, n)) -> average precision, and if `full` three columns more.
+    """f(weights (resamples, n)) -> average precision, and if `full` three columns more."""
+    ranked = ranking.Ranking(ill, score)
 
-    These are the partial area, the sensitivity at a given specificity, and the reverse.
-    """
-    order, places, positive, ill_positive, tie = _ladder(ill, score)
-    sorted_already = bool((np.diff(order) == 1).all())
-
-    def ranked(weights):
-        weights = weights if sorted_already else np.take(weights, order, axis=1)
-        weight = weights[:, places]
-        all_of = _running(weights)
-        hits = _running(weight)
-        found = weight * hits[:, ill_positive[tie + 1]]
-        precision = found / np.maximum(all_of[:, positive[tie + 1]], 1e-300)
-        columns = [_ratio(precision.sum(1), hits[:, -1])]
+    def columns(weights):
+        counts = ranked.counts(weights)
+        found = [ranking.average_precision_from(counts)]
         if full:
-            columns += _ends(all_of, hits, weight, positive, ill_positive, tie)
-        return np.stack(columns, axis=1)
-    return ranked
-
-# %% ../../nbs/3_evaluation/20_one_pass.ipynb #a4a2b90b
-def _area_up_to(share, a, b, weight, ill, healthy):
-    """Partial area on McClish's scale (resamples,), from each ill case's tie a to b."""
-    end = share * healthy[:, None]
-    inside = np.clip(end - a, 0, None)
-    with np.errstate(all="ignore"):
-        crossing = inside**2 / np.where(b > a, 2 * (b - a), 1)
-        means = np.where(b <= end, end - (a + b) / 2, crossing)
-    area = _ratio((weight * means).sum(1), ill * healthy)
-    return (1 + (area - share**2 / 2) / (share - share**2 / 2)) / 2
-
-# %% ../../nbs/3_evaluation/20_one_pass.ipynb #93ee362c
-def _first_step(holds, steps, rows):
-    """For each row the first of `steps` at which `holds(step (rows,))`; `steps` where none."""
-    low = np.zeros(rows, int)
-    high = np.full(rows, steps)
-    while (low < high).any():
-        middle = np.minimum((low + high) // 2, steps - 1)
-        true = holds(middle)
-        lower = np.where(true | (low >= high), low, middle + 1)
-        high = np.where(true & (low < high), middle, high)
-        low = lower
-    return low
-
-# %% ../../nbs/3_evaluation/20_one_pass.ipynb #302f206a
-def _ends(all_of, hits, weight, positive, ill_positive, tie):
-    """Partial area, sensitivity at a specificity, specificity at a sensitivity (resamples,)."""
-    rows = np.arange(len(hits))
-    steps = len(positive)
-    found = hits[:, -1]
-    healthy = all_of[:, -1] - found
-
-    def alarms(step):
-        return all_of[rows, positive[step]] - hits[rows, ill_positive[step]]
-
-    allowed = (1 - TARGET) * healthy + 1e-9
-    over = _first_step(lambda step: alarms(step) > allowed, steps, len(rows))
-    wanted = TARGET * found - 1e-9
-    enough = _first_step(lambda step: hits[rows, ill_positive[step]] >= wanted, steps, len(rows))
-    beyond = _first_step(lambda step: alarms(step) >= MAX_FPR * healthy, steps, len(rows))
-    near = tie[: np.searchsorted(tie, beyond.max(initial=0))]
-    start = all_of[:, positive[near]] - hits[:, ill_positive[near]]
-    end = all_of[:, positive[near + 1]] - hits[:, ill_positive[near + 1]]
-    none = np.where((found > 0) & (healthy > 0), 0, math.nan)
-    return [_area_up_to(MAX_FPR, start, end, weight[:, : len(near)], found, healthy),
-            none + _ratio(hits[rows, ill_positive[over - 1]], found),
-            none + 1 - _ratio(alarms(np.minimum(enough, steps - 1)), healthy)]
+            found += [ranking.partial_auc_from(counts, MAX_FPR),
+                      ranking.sensitivity_from(counts, TARGET),
+                      ranking.specificity_from(counts, TARGET)]
+        return np.stack(found, axis=1)
+    return columns
 
 # %% ../../nbs/3_evaluation/20_one_pass.ipynb #581680f7
 def curve_counts(y_true, y_score, weights=None):
@@ -171,12 +89,8 @@ def curve_counts(y_true, y_score, weights=None):
     -------
     tp, fp : arrays, (distinct scores,), or (resamples, distinct scores)
     """
-    order, places, positive, ill_positive, _ = _ladder(y_true == 1, y_score)
-    rows = np.ones((1, len(y_score))) if weights is None else np.atleast_2d(weights)
-    rows = np.take(rows, order, axis=1)
-    found = _running(rows[:, places])[:, ill_positive[1:]]
-    alarms = _running(rows)[:, positive[1:]] - found
-    return (found, alarms) if np.ndim(weights) == 2 else (found[0], alarms[0])
+    _, tp, fp = ranking.Ranking(y_true == 1, y_score).counts(weights)
+    return tp[..., 1:], fp[..., 1:]
 
 # %% ../../nbs/3_evaluation/20_one_pass.ipynb #2c8d7250
 def _cells(p, y_true, y_score):
@@ -249,14 +163,14 @@ def _from_tables(p, tables):
     stated = predicted[per_class]
 
     def f(beta):
-        return _ratio((1 + beta**2) * hits, beta**2 * cases + stated).mean(1)
+        return ratio((1 + beta**2) * hits, beta**2 * cases + stated).mean(1)
 
     return {"f1": f(1), "f2": f(2),
-            "f1_micro": _ratio(2 * hits.sum(1), cases.sum(1) + stated.sum(1)),
-            "accuracy": _ratio(right.sum(2), total).mean(1),
-            "balanced_accuracy": _ratio(right, true).mean((1, 2)),
-            "mcc": _ratio(excess, np.sqrt(spread)).mean(1),
-            "kappa": _ratio(excess, total**2 - (true * predicted).sum(2)).mean(1)}
+            "f1_micro": ratio(2 * hits.sum(1), cases.sum(1) + stated.sum(1)),
+            "accuracy": ratio(right.sum(2), total).mean(1),
+            "balanced_accuracy": ratio(right, true).mean((1, 2)),
+            "mcc": ratio(excess, np.sqrt(spread)).mean(1),
+            "kappa": ratio(excess, total**2 - (true * predicted).sum(2)).mean(1)}
 
 # %% ../../nbs/3_evaluation/20_one_pass.ipynb #250e824d
 def _sums(p, y_true, y_score):

@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 
 from .arrays import ArrayError, NotFiniteError, as_floats, numerical_gradient, one_of, pair, positive
-from .convolution import conv2d, conv2d_backward
+from .fast_convolution import conv2d, conv2d_backward
 from .dense import dense, dense_backward, relu, relu_backward, sigmoid, softmax
 from medbook.foundations.losses import (
     binary_cross_entropy, binary_cross_entropy_backward, mean_squared_error, mean_squared_error_backward,

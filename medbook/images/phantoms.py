@@ -503,7 +503,7 @@ def write_radiograph(path, phantom, *, number=1):
     """Write a radiograph `Phantom` as a DICOM file of modality DX, marked as synthetic. The same picture gets the same identifiers."""
     from pydicom.uid import generate_uid
 
-    from medbook.images.dicom import write_image
+    from medbook.images.writing import write_image
 
     patient, source = phantom.patient, ["medbook phantom", repr(phantom.patient)]
     picture = hashlib.sha256(phantom.image.tobytes()).hexdigest()

@@ -24,10 +24,14 @@ import keras
 import numpy as np
 import pandas as pd
 
-from ..evaluation.calibration import ece, prior_correction, weighted_prior
-from ..evaluation.decision import net_benefit, youden
-from ..evaluation.intervals import IntervalWarning, bootstrap, wilson
-from ..evaluation.metrics import auc, confusion_matrix
+from ..evaluation.calibration import ece
+from ..evaluation.recalibration import prior_correction, weighted_prior
+from ..evaluation.decision import youden
+from ..evaluation.decision_curves import net_benefit
+from ..evaluation.intervals import wilson
+from ..evaluation.resampling import bootstrap, IntervalWarning
+from ..evaluation.metrics import confusion_matrix
+from ..evaluation.ranking import auc
 from ..images.datasets import Bar, allocate, load
 from .cnn import build_cnn, compact
 from .fitting import epoch_order, fit

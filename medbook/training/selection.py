@@ -27,8 +27,9 @@ import optuna
 import pandas as pd
 from scipy import integrate, stats
 
-from ..evaluation.intervals import auc_interval, delong, redraw
-from ..evaluation.metrics import auc
+from ..evaluation.intervals import auc_interval, delong
+from ..evaluation.resampling import redraw
+from ..evaluation.ranking import auc
 from ..evaluation.predictions import evaluate_table, positive_score, score_columns, table_parts
 from ..images.datasets import class_shares
 from .cnn import RECIPES, Recipe, build_cnn
