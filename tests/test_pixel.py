@@ -9,7 +9,10 @@ from keras import layers
 
 from medbook.inspection.backend import InspectionError
 from medbook.inspection.feature_maps import Record, feature_maps, layer_outputs
-from medbook.inspection.pixel import CallsOf, explain_in, explain_pixel, layer_tensors, one_layer, receptive_field, weight, wiring
+from medbook.inspection.arithmetic import weight
+from medbook.inspection.pixel import (
+    _CallsOf, _record_layer, explain_in, explain_pixel, layer_tensors, receptive_field, wiring,
+)
 
 ACTIVATIONS = (None, "relu", "relu6", "leaky_relu", "sigmoid", "tanh", "elu", "gelu", "silu", "softmax", "softplus", "linear",
                lambda z: z * 2 + 1)
@@ -331,12 +334,12 @@ def test_a_layer_is_read_without_compiling_and_without_its_neighbours():
     layer_outputs(model, image)
     wiring(model, image)
     kept = set(model.__dict__["_medbook_inspection"][1])
-    record = one_layer(model, "second", image)
+    record = _record_layer(model, "second", image)
     assert record.path == "second" and set(model.__dict__["_medbook_inspection"][1]) == kept
     for path in layer_outputs(model, image):
         layer_tensors(model, image, path)
     assert set(model.__dict__["_medbook_inspection"][1]) == kept
-    calls = CallsOf("conv#2")
+    calls = _CallsOf("conv#2")
     for path in ("conv", "conv", "other", "conv2"):
         calls.append(Record(path, None, [], None))
     assert [one.path for one in calls] == ["conv", "conv"]

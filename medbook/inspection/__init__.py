@@ -6,7 +6,7 @@ import lazy_loader as _lazy
 
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
-    submodules=["backend", "feature_maps", "attribution", "explorer", "pixel", "perturbation", "viewers"],
+    submodules=["backend", "feature_maps", "attribution", "explorer", "arithmetic", "pixel", "pixel_layers", "perturbation", "viewers"],
     submod_attrs={
         "backend": ["InspectionError", "device"],
         "feature_maps": ["layer_outputs", "quantised_maps", "mosaic", "show_maps", "map_statistics", "kernel_pictures", "example_network",
@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
                         "hires_cam", "score_cam", "occlusion", "rise", "scores", "completeness", "deletion_insertion", "pointing_game",
                         "randomisation_check", "show_attribution"],
         "explorer": ["FeatureExplorer"],
+        "arithmetic": ["Explanation", "draw_pixel"],
         "pixel": ["explain_pixel", "receptive_field"],
         "perturbation": ["Perturbation", "perturb", "sweep"],
         "viewers": ["SliceViewer", "ThresholdExplorer"],
