@@ -1,5 +1,4 @@
 """The explorer without a page: what it holds and sends, what it answers, what it refuses."""
-import base64
 import gc
 import io
 import weakref
@@ -13,9 +12,9 @@ from keras import layers
 from PIL import Image
 
 from medbook.images.dicom import MedicalImage
-from medbook.inspection import explorer as module
 from medbook.inspection.backend import InspectionError
-from medbook.inspection.explorer import FeatureExplorer, prepare_image
+from medbook.inspection.explorer import PALETTES, FeatureExplorer, prepare_image
+from medbook.inspection.explorer_parts import _page_plan
 from medbook.inspection.feature_maps import feature_maps, quantised_maps
 from medbook.inspection.perturbation import Perturbation, perturb
 
@@ -363,8 +362,8 @@ def test_prepare_takes_the_place_of_our_own(opened):
 
 
 def test_a_saved_notebook_shows_a_picture(opened):
-    bundle = opened(digits(), picture(), classes=["a", "b", "c"])._repr_mimebundle_()
-    data = base64.b64decode(bundle["image/png"])
+    bundle, _ = opened(digits(), picture(), classes=["a", "b", "c"])._repr_mimebundle_()
+    data = bundle["image/png"]
     shown = np.asarray(Image.open(io.BytesIO(data)).convert("L"))
     assert len(data) < 80_000 and shown.std() > 20 and "application/vnd.jupyter.widget-view+json" in bundle
     assert bundle["text/plain"] == "FeatureExplorer('digits', 4 layers)"
@@ -373,7 +372,7 @@ def test_a_saved_notebook_shows_a_picture(opened):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_has_a_picture(opened, kind):
     make, shape = KINDS[kind]
-    assert opened(make(), picture(*shape)).picture()[:4] == b"\x89PNG"
+    assert opened(make(), picture(*shape)).still()[:4] == b"\x89PNG"
 
 
 def test_closing_frees_everything():
@@ -409,7 +408,7 @@ def test_a_hundred_images_do_not_grow_it(opened):
 def test_the_page_finds_its_script_and_style(opened):
     view = opened(digits(), picture()).view
     assert "export default" in view._esm and ".mbx" in view._css and "http" not in view._css
-    assert len(view.palettes) == 768 * len(module.PALETTES)
+    assert len(view.palettes) == 768 * len(PALETTES)
 
 
 def trained(model):
@@ -477,8 +476,8 @@ def test_the_field_is_on_the_input_that_is_shown(opened):
 def test_pixels_of_one_layer_need_one_run(opened, monkeypatch):
     from medbook.inspection import pixel
     explorer, runs = opened(digits(), picture()), []
-    original = pixel.one_layer
-    monkeypatch.setattr(pixel, "one_layer", lambda *arguments: runs.append(arguments[1]) or original(*arguments))
+    original = pixel._record_layer
+    monkeypatch.setattr(pixel, "_record_layer", lambda *arguments: runs.append(arguments[1]) or original(*arguments))
     for row in range(4):
         explorer.explain("first", (row, 2, 1))
     explorer.explain("pool", (1, 1, 0))
@@ -541,7 +540,7 @@ def test_grad_cam_of_a_chosen_layer(opened):
 def test_a_budget_that_holds_nothing_is_refused(budget, compare):
     with pytest.raises(InspectionError, match="budget"):
         FeatureExplorer(digits(), picture(), budget=budget, compare=picture(seed=1) if compare else None)
-    assert module.page_plan({"space": [3, 9, 7], "maps": 5}, 0)[0] == 9         # it ends, whatever it is asked for
+    assert _page_plan({"space": [3, 9, 7], "maps": 5}, 0)[0] == 9         # it ends, whatever it is asked for
 
 
 def test_a_fixed_batch_is_refused_unless_it_is_one():

@@ -15,8 +15,9 @@ import keras
 import numpy as np
 from keras import tree
 
+from ..core import device
 from .arithmetic import Explanation
-from .backend import InspectionError, compiled, device, engine, to_numpy
+from .backend import InspectionError, compiled, engine, to_numpy
 from medbook.inspection.feature_maps import (
     Probe, as_batch, cached, find_layer, inputs_of, layer_outputs, named, recording, spec_of,
 )
@@ -402,7 +403,7 @@ def layer_tensors(model, images, layer):
 @functools.lru_cache(maxsize=1)
 def _on_cpu():
     """Whether Keras computes on a CPU; a GPU may round products to fewer bits."""
-    return device().endswith("CPU")
+    return " on CPU" in device()
 
 # %% ../../nbs/5_inspection/09_pixel.ipynb #f4fd3ade
 def _tolerance(dtype, value, scale):
