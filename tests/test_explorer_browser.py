@@ -120,6 +120,21 @@ def settled(page):
         last = frame_of(page)
 
 
+def settled_after(page, start):
+    """Wait for a frame after number `start`, and until no more come; the number of the last."""
+    page.wait_for_function(
+        "start => Number(document.querySelector('.mbx').dataset.frame) > start", arg=start
+    )
+    return settled(page)
+
+
+def reset(page):
+    """Undo all changes to the image."""
+    start = settled(page)
+    page.get_by_role("button", name="Reset").click()
+    settled_after(page, start)
+
+
 def test_it_draws_the_network_the_maps_and_the_card(page):
     page.wait_for_selector(".mbx-steps")
     assert page.locator(".mbx-layer").all_inner_texts()[:2] == ["conv2d", "max_pooling2d"]
@@ -171,15 +186,14 @@ def test_a_slider_shows_new_maps(page):
     assert np.abs(after[..., :3].astype(int) - before[..., :3]).mean() > 2
     assert page.locator(".mbx-scores").inner_text() != scores
     page.screenshot(path=page.folder / "noise.png")
-    page.get_by_role("button", name="Reset").click()
-    settled(page)
+    reset(page)
     page.watch.check()
 
 
 def test_the_newest_value_wins(page):
     start = settled(page)
     page.evaluate(RUSH, ["rotation", "ArrowRight", 30])
-    last = settled(page)
+    last = settled_after(page, start)
     page.locator(".medbook-explorer [role=slider][aria-label=rotation]").evaluate(
         "handle => handle.blur()"
     )
@@ -191,12 +205,11 @@ def test_the_newest_value_wins(page):
     )
     assert 1 <= last - start < 15  # fewer passes than moves
     rushed = maps_of(page)
-    page.get_by_role("button", name="Reset").click()
-    settled(page)
+    reset(page)
     page.evaluate(MOVE, ["rotation", "ArrowRight", 30])
-    np.testing.assert_array_equal(maps_of(page), rushed)
-    page.get_by_role("button", name="Reset").click()
     settled(page)
+    np.testing.assert_array_equal(maps_of(page), rushed)
+    reset(page)
 
 
 def test_the_pointer_shows_the_arithmetic_of_a_pixel(page):
