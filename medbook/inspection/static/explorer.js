@@ -277,7 +277,7 @@ class Explorer {
 
   build() {
     const { el, id } = this;
-    el.classList.add("mbx");
+    el.classList.add("medbook-widget", "mbx");
     this.alert = make("div", { class: "mbx-alert", role: "alert" });
     this.inputs = make("div", { class: "mbx-inputs" });
     this.inputs.style.height = `${this.model.get("start").height || 236}px`;
@@ -313,10 +313,9 @@ class Explorer {
     this.live = make("div", { class: "mbx-live", role: "status", "aria-live": "polite" });
     el.append(this.alert, this.inputs, this.strip, make("section", { class: "mbx-middle", "aria-labelledby": `${id}-title` },
       [this.title, this.bar, this.scroll, this.help]), this.card, this.status, this.live);
-    this.keep = (event) => event.stopPropagation();
     requestAnimationFrame(() => {
       this.outer = el.closest(".medbook-explorer") || el;
-      this.outer.addEventListener("keydown", this.keep);
+      this.letKeys = keepKeys(this.outer);
       setTimeout(() => this.nameSliders(), 1000);
     });
   }
@@ -324,7 +323,7 @@ class Explorer {
   remove() {
     for (const [name, listener] of Object.entries(this.listeners)) this.model.off(name, listener);
     this.observer.disconnect();
-    if (this.outer) this.outer.removeEventListener("keydown", this.keep);
+    if (this.letKeys) this.letKeys();
     clearTimeout(this.question);
   }
 

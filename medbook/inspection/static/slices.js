@@ -1,10 +1,9 @@
-// SliceViewer in the browser. A plain ES module: no build step, no other file, no request.
+// SliceViewer in the browser, behind what all widgets share (medbook/static/widget.js): no build step, no request.
 // The volume comes once, as codes: value = low + scale * (code - 1), and code 0 where there is no value. What is seen of it, window,
 // plane, slice, zoom, is worked out here; Python is told of it when the hand rests.
 
 const HEIGHT = 420;             // of the picture, in CSS pixels
 const NOTHING = [58, 48, 92];   // colour of pixels without a value
-const REST = 150;               // milliseconds of rest before Python is told
 
 /** The volume's codes and the masks' bits, and what is still to come: a large volume follows in parts, for which `arrived` is called. */
 function received(model, facts, arrived) {
@@ -89,7 +88,7 @@ function render({ model, el }) {
     const unit = facts.units ? ` ${facts.units}` : "";
 
     // ---- the parts of the page
-    const root = add(el, "div", { class: "medbook-viewer medbook-slices" });
+    const root = add(el, "div", { class: "medbook-widget medbook-slices" });
     if (facts.title) add(root, "div", { class: "medbook-title" }, facts.title);
     const body = add(root, "div", { class: "medbook-body" });
     const main = add(body, "div", { class: "medbook-main" });
@@ -286,20 +285,19 @@ function render({ model, el }) {
     }
 
     // ---- changing
-    let resting = 0, saving = false;
     const names = ["plane", "place", "centre", "width", "opacity"];
-
-    function save() {
-        [resting, saving] = [0, true];                  // what is set here is not heard as news from Python
-        for (const name of names) model.set(name, name === "place" ? [...state.place] : state[name]);
-        saving = false;
-        model.save_changes();
-    }
+    const copy = value => Array.isArray(value) ? [...value] : value;
+    const step = inStep({
+        model, names, value: name => copy(state[name]),
+        heard() {
+            for (const name of names) state[name] = copy(model.get(name));
+            draw();
+        },
+    });
 
     function set(changes) {
         Object.assign(state, changes);
-        if (resting) clearTimeout(resting);
-        resting = setTimeout(save, REST);
+        step.changed();
         draw();
     }
 
@@ -385,16 +383,9 @@ function render({ model, el }) {
         event.preventDefault();
         keys[event.key]();
     });
-    const kept = event => event.stopPropagation();      // the notebook's own keys stay out of the widget
-    root.addEventListener("keydown", kept);
+    const letKeys = keepKeys(root);
 
-    // ---- Python's side, and the page's size
-    const follow = () => {
-        if (resting || saving) return;
-        for (const name of names) state[name] = name === "place" ? [...model.get(name)] : model.get(name);
-        draw();
-    };
-    for (const name of names) model.on(`change:${name}`, follow);
+    // ---- the page's size
     const watcher = new ResizeObserver(draw);
     watcher.observe(canvas);
     draw();
@@ -403,8 +394,8 @@ function render({ model, el }) {
         watcher.disconnect();
         volume.stop();
         if (waiting) cancelAnimationFrame(waiting);
-        if (resting) { clearTimeout(resting); save(); }
-        for (const name of names) model.off(`change:${name}`, follow);
+        step.stop();
+        letKeys();
     };
 }
 
