@@ -115,6 +115,42 @@ ADVICE = {
                       "flip it on this evidence alone.",
 }
 
+# %% ../../nbs/1_images/07_auditing.ipynb #e68faec1
+ORDER = tuple(ADVICE)
+
+# %% ../../nbs/1_images/07_auditing.ipynb #e0572e23
+def _problem_table(found, dataset, unchecked):
+    """The findings, the gravest and surest first, with the files that were left out at loading."""
+    known = set(map(str, dataset.ids))
+    lost = [one for one in dataset.problems.itertuples() if str(one.file) not in known]
+    empty = {"problem": "unreadable image", "kind": "file", "certainty": "certain", "rows": (),
+             "splits": (), "score": np.nan}
+    found = found + [{**empty, "ids": (str(one.file),),
+                      "detail": f"left out at loading: {one.error}"} for one in lost]
+    table = pd.DataFrame(found, columns=list(COLUMNS))
+    ranked = table.assign(rank=[ORDER.index(name) for name in table.problem])
+    order = ranked.sort_values(["rank", "certainty", "score"], ascending=[True, True, False],
+                               kind="stable").index
+    table = table.loc[order].reset_index(drop=True)
+    table.attrs = {"unchecked": unchecked, "images": len(dataset)}
+    return table
+
+# %% ../../nbs/1_images/07_auditing.ipynb #d62f8f13
+def _check_arguments(dataset, checks, near, false_alarms, scores):
+    """Raise a DataError where the arguments of `audit` make no sense."""
+    if not isinstance(dataset, Dataset) or not len(dataset):
+        raise DataError(f"audit takes a Dataset, not {type(dataset).__name__}; make one with "
+                        "medbook.images.load or from_arrays")
+    if isinstance(checks, str) or any(name not in CHECKS for name in checks):
+        raise DataError(f"checks {checks!r}: give a list of {', '.join(CHECKS)}")
+    if not 0 < near <= 1 or not 0 <= false_alarms < 1:
+        raise DataError(f"near {near!r} and false_alarms {false_alarms!r}: give a likeness in "
+                        "(0, 1] and a share in [0, 1)")
+    wanted = (len(dataset), len(dataset.classes))
+    if scores is not None and np.shape(scores) != wanted:
+        raise DataError(f"scores of shape {np.shape(scores)}: {wanted} are needed, a row an image "
+                        "and a column a class")
+
 # %% ../../nbs/1_images/07_auditing.ipynb #b6ee3dc3
 def audit_summary(problems):
     """What an audit found, in short, with what to do.
@@ -219,42 +255,6 @@ def without_leaks(dataset, problems, *, suspected=True):
         rows = np.array(rows)
         keep[rows[rank[rows] < rank[rows].max()]] = False
     return dataset.take(keep)
-
-# %% ../../nbs/1_images/07_auditing.ipynb #e68faec1
-ORDER = tuple(ADVICE)
-
-# %% ../../nbs/1_images/07_auditing.ipynb #e0572e23
-def _problem_table(found, dataset, unchecked):
-    """The findings, the gravest and surest first, with the files that were left out at loading."""
-    known = set(map(str, dataset.ids))
-    lost = [one for one in dataset.problems.itertuples() if str(one.file) not in known]
-    empty = {"problem": "unreadable image", "kind": "file", "certainty": "certain", "rows": (),
-             "splits": (), "score": np.nan}
-    found = found + [{**empty, "ids": (str(one.file),),
-                      "detail": f"left out at loading: {one.error}"} for one in lost]
-    table = pd.DataFrame(found, columns=list(COLUMNS))
-    ranked = table.assign(rank=[ORDER.index(name) for name in table.problem])
-    order = ranked.sort_values(["rank", "certainty", "score"], ascending=[True, True, False],
-                               kind="stable").index
-    table = table.loc[order].reset_index(drop=True)
-    table.attrs = {"unchecked": unchecked, "images": len(dataset)}
-    return table
-
-# %% ../../nbs/1_images/07_auditing.ipynb #d62f8f13
-def _check_arguments(dataset, checks, near, false_alarms, scores):
-    """Raise a DataError where the arguments of `audit` make no sense."""
-    if not isinstance(dataset, Dataset) or not len(dataset):
-        raise DataError(f"audit takes a Dataset, not {type(dataset).__name__}; make one with "
-                        "medbook.images.load or from_arrays")
-    if isinstance(checks, str) or any(name not in CHECKS for name in checks):
-        raise DataError(f"checks {checks!r}: give a list of {', '.join(CHECKS)}")
-    if not 0 < near <= 1 or not 0 <= false_alarms < 1:
-        raise DataError(f"near {near!r} and false_alarms {false_alarms!r}: give a likeness in "
-                        "(0, 1] and a share in [0, 1)")
-    wanted = (len(dataset), len(dataset.classes))
-    if scores is not None and np.shape(scores) != wanted:
-        raise DataError(f"scores of shape {np.shape(scores)}: {wanted} are needed, a row an image "
-                        "and a column a class")
 
 # %% ../../nbs/1_images/07_auditing.ipynb #aa45148b
 SPOILT = {
