@@ -165,3 +165,11 @@ def test_offline_says_where_to_put_the_file(server, change):
     ) as caught:
         load_card(server(url=url))
     assert "\n" not in str(caught.value)
+
+
+def test_an_equal_study_of_an_earlier_program_is_kept_with_its_digest():
+    before = load("phantoms", patients=12, images_per_patient=1).digest()
+    (folder,) = data_cards.cache_folder().glob("phantoms-*")
+    folder.rename(folder.with_name("phantoms-earlier"))
+    assert load("phantoms", patients=12, images_per_patient=1).digest() == before
+    assert [path.name for path in data_cards.cache_folder().iterdir()] == [folder.name]
