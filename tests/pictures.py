@@ -109,7 +109,7 @@ def main(report):
         curves(browser)
         with lab() as address:
             page = open_notebook(
-                browser, address, "1_images/12_phantoms.ipynb", width=1100, height=820
+                browser, address, "1_images/19_phantoms.ipynb", width=1100, height=820
             )
             page.locator(".jp-RenderedImage img").nth(1).scroll_into_view_if_needed()
             page.wait_for_timeout(3000)
