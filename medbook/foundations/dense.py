@@ -445,7 +445,7 @@ def without_overflow(compute, *arguments):
     Parameters
     ----------
     compute : callable
-        Takes `arguments` and returns an array or a tuple of arrays. It checks nothing.
+        Takes `arguments` and returns an array, or a tuple of arrays and None. It checks nothing.
     *arguments : float arrays, or anything else
         Only arrays of float32 and float64 are widened.
 
@@ -457,14 +457,19 @@ def without_overflow(compute, *arguments):
     with np.errstate(over="ignore", invalid="ignore"):
         found = compute(*arguments)
         parts = found if isinstance(found, tuple) else (found,)
-        if all(np.isfinite(part.sum()) for part in parts):
+        if all(part is None or np.isfinite(part.sum()) for part in parts):
             return found
         again = compute(*(_widened(argument) for argument in arguments))
         wide = again if isinstance(again, tuple) else (again,)
-        parts = tuple(new.astype(old.dtype) for new, old in zip(wide, parts, strict=True))
+        parts = tuple(map(_narrowed, wide, parts))
     return parts if isinstance(found, tuple) else parts[0]
 
 # %% ../../nbs/2_foundations/06_dense.ipynb #506de44d
+def _narrowed(found, like):
+    """An array in the kind of number of another; None as it is."""
+    return None if found is None else found.astype(like.dtype)
+
+# %% ../../nbs/2_foundations/06_dense.ipynb #7eec0d5d
 def _widened(argument):
     """A float array in the next wider kind of number; all else as it is."""
     if isinstance(argument, np.ndarray | np.floating) and argument.dtype in WIDER:
