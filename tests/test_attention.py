@@ -1,4 +1,4 @@
-"""Attention equals Keras's and SciPy's formula, its gradients those of calculus, its masks hide what they say."""
+"""Attention equals Keras's and SciPy's formula; its masks hide what they say."""
 
 import keras
 import numpy as np
@@ -363,7 +363,7 @@ def test_a_mask_that_could_be_of_the_batch_is_refused_and_its_axis_named():
     real = np.array([[True, True, True], [True, True, False], [True, False, True]])
     with pytest.raises(
         ArrayError,
-        match=r"^mask: shape \(3, 3\).*\(batch, source\) or \(target, source\); write mask\[:, np.newaxis\]",
+        match=r"^mask: shape \(3, 3\).*\(batch, source\) or .*; write mask\[:, np.newaxis\]",
     ):
         scaled_dot_product_attention(x, x, x, mask=real)
     with pytest.raises(ArrayError, match=r"^bias: shape \(3, 3\).*\(batch, source\)"):

@@ -226,7 +226,7 @@ def test_labels_that_are_not_numbers_are_told():
 
 
 class Scaled(Layer):
-    """Divides by a running mean size in use, by the batch's own in training, and counts its batches."""
+    """A gain, noise in training, and a count of the batches seen."""
 
     def __init__(self):
         super().__init__(None, None)

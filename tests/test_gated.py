@@ -1,4 +1,4 @@
-"""The scans of all recurrent networks, simple, LSTM and GRU, against Keras and differences; masks, states, errors, a real ECG."""
+"""The scans of all recurrent networks, simple, LSTM and GRU: Keras, differences, masks, errors."""
 
 import keras
 import numpy as np
@@ -26,7 +26,7 @@ KINDS = {  # name: layer, scan, backward, keywords, number of blocks
 
 @st.composite
 def cases(draw):
-    """A shape (batch, time, inputs, units), whether there is a bias and a state, the kind of mask, and a seed."""
+    """A shape (batch, time, inputs, units), bias or not, state or not, kind of mask, a seed."""
     shape = draw(
         st.tuples(st.integers(1, 4), st.integers(1, 7), st.integers(1, 4), st.integers(1, 5))
     )
@@ -424,7 +424,7 @@ def test_a_real_ecg_equals_keras(kind, record):
 
 
 def windows(record, first, last, steps):
-    """Minutes `first` to `last` at 90 Hz in windows of `steps`, and whether each step lies within 1/18 s of a beat."""
+    """Minutes `first` to `last` at 90 Hz in windows; is each step within 1/18 s of a beat."""
     signal, beats = record
     near = np.zeros(len(signal), bool)
     for beat in beats:
@@ -469,7 +469,7 @@ def test_a_network_in_numpy_learns_the_beats_of_earlier_minutes(record):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_finite_numbers_of_any_size_never_become_nan(kind, dtype):
-    """Two inputs that cancel are infinite one by one; a shut reset gate times an infinite product is 0."""
+    """Two inputs that cancel are infinite one by one."""
     top = 0.9 * np.finfo(dtype).max
     x, weights, options = material(kind, ((2, 4, 2, 3), True, True, None, 5), dtype)
     x = np.tile(np.array([top, top], dtype), (2, 4, 1))

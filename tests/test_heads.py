@@ -1,4 +1,4 @@
-"""Attention with many heads equals Keras's layer, forward and backward, and takes and gives its weights."""
+"""Attention with many heads equals Keras's layer, forward and backward."""
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ from tests.test_attention import few, kinds, normal, random_mask, reference, see
 
 @st.composite
 def heads(draw, *, sizes=few, most=3, depths=few):
-    """A layer's settings and inputs: self-attention or cross-attention, odd sizes, with and without biases."""
+    """A layer's settings and inputs: self- or cross-attention, odd sizes, biases or none."""
     batch, target, source = draw(st.integers(1, most)), draw(sizes), draw(sizes)
     itself = draw(st.booleans())
     inputs = [draw(sizes)] * 3 if itself else [draw(sizes) for _ in range(3)]
@@ -90,7 +90,7 @@ def heads_mask(rank, batch, heads, target, source, *, blind=False):
 
 
 def equals_keras(made, rank, kind, close):
-    """Output and scores of the layer's two ways of computing them; the one without scores differs for targets that see nothing."""
+    """Both ways of the layer; the one without scores differs for targets that see nothing."""
     layer, (query, key, value) = build(*made, kind)
     weights = HeadWeights.from_keras(layer.get_weights())
     for blind in (False, True):
@@ -115,7 +115,8 @@ def equals_keras(made, rank, kind, close):
             )
 
 
-# Keras 3.15 on TensorFlow takes a bias (heads, 1) for one along time where there are as many steps as heads, so depths start at 2 here.
+# Keras 3.15 on TensorFlow takes a bias (heads, 1) for one along time where there are as many
+# steps as heads, so depths start at 2 here.
 @pytest.mark.filterwarnings("ignore:You are using a softmax over axis")
 @given(made=heads(depths=st.integers(2, 5)), rank=st.sampled_from([0, 2, 3, 4]))
 @settings(max_examples=25, deadline=None)

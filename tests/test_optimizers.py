@@ -1,4 +1,4 @@
-"""Optimisers and training: Keras's losses step for step, a run that can be repeated, errors that say what is wrong."""
+"""Optimisers and training: Keras's losses step for step, repeatable, clear errors."""
 
 import os
 
@@ -46,7 +46,7 @@ def keras_digits(dtype, classes):
 
 
 def twenty_steps(x, y, ours, theirs, dtype, *, classes=10):
-    """The largest difference between our losses and Keras's, from the same weights and twenty batches."""
+    """The largest difference of our losses from Keras's: same weights, twenty batches."""
     keras.utils.set_random_seed(0)
     x = x.astype(dtype)
     model = keras_digits(dtype, classes)
@@ -71,13 +71,13 @@ OPTIMIZERS = [
 
 @pytest.mark.parametrize("ours, theirs", OPTIMIZERS, ids=["sgd", "momentum", "adam"])
 def test_twenty_steps_follow_keras(ours, theirs):
-    """In double precision; what is left is that Keras reports its loss, and keeps an optimiser's constants, in float32."""
+    """In double precision; Keras reports its loss and keeps its constants in float32."""
     assert twenty_steps(*images(20 * 16, (28, 28, 1), 10), ours(), theirs(), "float64") < 1e-5
 
 
 @pytest.mark.parametrize("ours, theirs", OPTIMIZERS, ids=["sgd", "momentum", "adam"])
 def test_twenty_steps_follow_keras_on_radiographs(shared, ours, theirs):
-    """In single precision, as one trains: the middle of three orders, for now and then rounding turns a ReLU on in one alone."""
+    """In single precision: the middle of three orders, for rounding may turn a ReLU on in one."""
     data = load(shared / "medmnist" / "pneumoniamnist.npz").subset("train")
     orders = [np.random.default_rng(seed).permutation(len(data))[: 20 * 64] for seed in range(3)]
     assert (
@@ -177,7 +177,7 @@ def test_a_diverging_run_stops_with_a_reason():
 
 
 def test_reaches_093_on_pneumonia(shared):
-    """The project's bound for a network in NumPy, on the valid split; a third of an epoch's images are enough to see it."""
+    """The project's bound for a network in NumPy, on the valid split."""
     data = load(shared / "medmnist" / "pneumoniamnist.npz")
     train_set, valid = data.subset("train"), data.subset("valid")
     network = digits_double(data.shape, 2, seed=0)

@@ -1,4 +1,4 @@
-"""What the recurrent networks share: the product in pieces, clipping, errors; the scans themselves are tested with the gated ones."""
+"""What recurrent networks share: the product in pieces, clipping, errors (scans: test_gated)."""
 
 import numpy as np
 import pytest

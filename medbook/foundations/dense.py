@@ -439,7 +439,7 @@ def log_softmax_backward(grad, x, axis=-1):
 WIDER = {np.dtype("float32"): np.float64, np.dtype("float64"): np.longdouble}
 
 # %% ../../nbs/2_foundations/06_dense.ipynb #cc9b54ab
-def without_overflow(compute, *arguments):
+def without_overflow(compute, *arguments, watch=None):
     """`compute(*arguments)`, done in the next wider kind of number where it overflows on the way.
 
     Parameters
@@ -448,6 +448,8 @@ def without_overflow(compute, *arguments):
         Takes `arguments` and returns an array, or a tuple of arrays and None. It checks nothing.
     *arguments : float arrays, or anything else
         Only arrays of float32 and float64 are widened.
+    watch : callable or None
+        Picks from the result an array in which trouble would show; all are looked at if None.
 
     Returns
     -------
@@ -457,7 +459,8 @@ def without_overflow(compute, *arguments):
     with np.errstate(over="ignore", invalid="ignore"):
         found = compute(*arguments)
         parts = found if isinstance(found, tuple) else (found,)
-        if all(part is None or np.isfinite(part.sum()) for part in parts):
+        watched = parts if watch is None else (watch(found),)
+        if all(part is None or np.isfinite(part.sum()) for part in watched):
             return found
         again = compute(*(_widened(argument) for argument in arguments))
         wide = again if isinstance(again, tuple) else (again,)

@@ -118,8 +118,13 @@ def lstm(x, kernel, recurrent_kernel, bias=None, *, state=None, mask=None):
     """
     x, *weights, skip = scan_arguments(x, kernel, recurrent_kernel, bias, mask, blocks=4)
     start = _start_two("state", state, x, len(weights[1]))
-    _, h, c = without_overflow(_lstm_scan, x, *weights, *start, skip)
+    _, h, c = without_overflow(_lstm_scan, x, *weights, *start, skip, watch=_last_output)
     return masked_outputs(h, skip), (h[-1].copy(), c[-1].copy())
+
+# %% ../../nbs/2_foundations/11_gated.ipynb #70a18c4b
+def _last_output(scanned):
+    """h after the last step, where a `nan` of any step would show."""
+    return scanned[1][-1]
 
 # %% ../../nbs/2_foundations/11_gated.ipynb #f1638f41
 def _start_two(name, state, x, units):
@@ -246,7 +251,8 @@ def gru(x, kernel, recurrent_kernel, bias=None, *, state=None, mask=None, reset_
     rows = 2 if reset_after else None
     x, *weights, skip = scan_arguments(x, kernel, recurrent_kernel, bias, mask, 3, rows)
     start = starting_state("state", state, x, len(weights[1]))
-    _, h = without_overflow(_gru_scan, x, *weights, start, skip, reset_after)
+    scanned = (x, *weights, start, skip, reset_after)
+    _, h = without_overflow(_gru_scan, *scanned, watch=_last_output)
     return masked_outputs(h, skip), h[-1].copy()
 
 # %% ../../nbs/2_foundations/11_gated.ipynb #06f6361b

@@ -123,7 +123,7 @@ def rnn(x, kernel, recurrent_kernel, bias=None, *, state=None, mask=None):
     """
     x, *weights, skip = scan_arguments(x, kernel, recurrent_kernel, bias, mask, blocks=1)
     start = starting_state("state", state, x, len(weights[1]))
-    h = without_overflow(_rnn_scan, x, *weights, start, skip)
+    h = without_overflow(_rnn_scan, x, *weights, start, skip, watch=lambda h: h[-1])
     return masked_outputs(h, skip), h[-1].copy()
 
 # %% ../../nbs/2_foundations/10_recurrent.ipynb #d84c0803
