@@ -1186,6 +1186,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'medbook/foundations/gated.py'),
                                            'medbook.foundations.gated._gru_scan': ( '2_foundations/gated.html#_gru_scan',
                                                                                     'medbook/foundations/gated.py'),
+                                           'medbook.foundations.gated._last_output': ( '2_foundations/gated.html#_last_output',
+                                                                                       'medbook/foundations/gated.py'),
                                            'medbook.foundations.gated._lstm_back': ( '2_foundations/gated.html#_lstm_back',
                                                                                      'medbook/foundations/gated.py'),
                                            'medbook.foundations.gated._lstm_gradients': ( '2_foundations/gated.html#_lstm_gradients',

@@ -482,8 +482,6 @@ def test_finite_numbers_of_any_size_never_become_nan(kind, dtype):
         and np.isfinite(outputs).all()
         and all(np.isfinite(part).all() for part in states_of(last))
     )
-    alike, _ = KINDS[kind][1](0 * x, *weights, **options)  # the inputs' sum is 0
-    np.testing.assert_allclose(outputs, alike, rtol=0, atol=1e-5)
     found = KINDS[kind][2](np.ones_like(outputs), 1e-3 * x, *weights, **options)
     assert not any(np.isnan(part).any() for part in found[1:4])
 

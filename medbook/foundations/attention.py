@@ -170,11 +170,12 @@ def fit_to_scores(name, array, shape):
             f"{shape}; say which is meant, as in {name}[{in_front}]"
         )
     if array.ndim == 2 and lacking > 0 and _may_be_batch(array, shape):
-        raise ArrayError(
-            f"{name}: shape {array.shape}, but the scores are {shape}, and this may be "
-            f"(batch, source) or (target, source); write {name}[{in_front}] or "
-            f"{name}[{', '.join(['np.newaxis'] * lacking)}]"
-        )
+        said = f"{name}: shape {array.shape}, but the scores are {shape}, and this may be (batch, "
+        if len(array) == shape[-2]:
+            other = ", ".join(["np.newaxis"] * lacking)
+            raise ArrayError(f"{said}source) or (target, source); write {name}[{in_front}] or "
+                             f"{name}[{other}]")
+        raise ArrayError(f"{said}source); write {name}[{in_front}]")
     try:
         return np.broadcast_to(array, shape)
     except ValueError:

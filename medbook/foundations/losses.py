@@ -360,12 +360,16 @@ def _row_share(p, sample_weight, counted=None):
 def _check_sparse(y_true, y_pred, from_logits, ignore_index=None):
     """Class numbers with a last axis of one (to pick with), predictions, and which rows count."""
     y_pred = as_floats("y_pred", y_pred, "... classes")
-    y_true = as_integers("y_true", y_true, "...", low=np.iinfo(np.int64).min)
+    classes = y_pred.shape[-1]
+    if ignore_index is None:
+        y_true = as_integers("y_true", y_true, "...", high=classes)
+    else:
+        y_true = as_integers("y_true", y_true, "...", low=np.iinfo(np.int64).min)
     if y_true.shape != y_pred.shape[:-1]:
         raise ArrayError(f"y_true: shape {y_true.shape}, but expected {y_pred.shape[:-1]}, "
                          f"a class number for each row of y_pred's {y_pred.shape}")
     y_true, counted = _set_aside(y_true, ignore_index)
-    y_true = as_integers("y_true", y_true, "...", high=y_pred.shape[-1])
+    y_true = as_integers("y_true", y_true, "...", high=classes)
     if not from_logits:
         _check_rows("y_pred", y_pred)
     return y_true[..., np.newaxis], y_pred, counted
@@ -467,10 +471,11 @@ def _check_alpha(alpha, classes=None):
         found = _numbers("alpha", alpha, "...", np.float64)
     except ArrayError:
         found = np.array(-1.0)
-    fits = found.shape in ((), (classes,)) and np.asarray(alpha).dtype != bool
+    truth = isinstance(alpha, bool) or getattr(alpha, "dtype", None) == bool
+    fits = found.shape in ((), (classes,)) and not truth
     if not fits or found.min() < 0 or (classes is None and found > 1):
-        said = " ".join(repr(getattr(alpha, "tolist", lambda: alpha)()).split())
-        raise ArrayError(f"alpha: {said}, but expected {wanted}")
+        said = repr(alpha if found.min() < -0.5 and found.ndim == 0 else found.tolist())
+        raise ArrayError(f"alpha: {' '.join(said.split())}, but expected {wanted}")
     return found
 
 # %% ../../nbs/2_foundations/08_losses.ipynb #ef0a2801
