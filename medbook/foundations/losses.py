@@ -474,7 +474,7 @@ def _check_alpha(alpha, classes=None):
     truth = isinstance(alpha, bool) or getattr(alpha, "dtype", None) == bool
     fits = found.shape in ((), (classes,)) and not truth
     if not fits or found.min() < 0 or (classes is None and found > 1):
-        said = repr(alpha if found.min() < -0.5 and found.ndim == 0 else found.tolist())
+        said = repr(alpha if truth or found.ndim == 0 else found.tolist())
         raise ArrayError(f"alpha: {' '.join(said.split())}, but expected {wanted}")
     return found
 
