@@ -16,7 +16,8 @@ import numpy as np
 
 from medbook.evaluation.intervals import auc_interval
 from medbook.evaluation.predictions import evaluate_table, read_predictions
-from medbook.foundations.backprop import digits_double, train
+from medbook.foundations.backprop import digits_double
+from medbook.foundations.optimizers import train
 from medbook.images import load
 from medbook.training.imbalance import STUDIES, imbalance_study
 from tests import coverage

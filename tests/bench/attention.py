@@ -3,7 +3,8 @@ import keras
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from medbook.foundations.attention import HeadWeights, multi_head_attention, scaled_dot_product_attention
+from medbook.foundations.attention import scaled_dot_product_attention
+from medbook.foundations.heads import HeadWeights, multi_head_attention
 from tests.bench import faster
 
 

@@ -2,7 +2,8 @@
 import keras
 import numpy as np
 
-from medbook.foundations.backprop import Adam, digits_double, set_weights
+from medbook.foundations.backprop import digits_double, set_weights
+from medbook.foundations.optimizers import Adam
 from medbook.training.cnn import digits_double as keras_digits_double
 from tests.bench import faster
 

@@ -4,7 +4,8 @@ import time
 import keras
 import numpy as np
 
-from medbook.foundations.recurrent import gru, lstm, rnn
+from medbook.foundations.gated import gru, lstm
+from medbook.foundations.recurrent import rnn
 from tests.bench import Row, faster
 
 UNITS = 64
