@@ -7,6 +7,7 @@ import pytest
 
 from medbook.inspection import masks
 from medbook.inspection.feature_maps import feature_maps
+from medbook.inspection.layers import fold_normalisation
 from tests.inspection_models import images, score, seeded, small_cnn  # noqa: F401
 
 layers = keras.layers
@@ -104,7 +105,7 @@ def test_folding_normalisations_changes_nothing_but_rounding():
     model.set_weights([rng.random(one.shape) + 0.1 for one in model.get_weights()])
     x = images(3, 14, 14, 2)
     call = keras.Operation.__call__
-    run = masks.fold_normalisation(lambda batch: model(batch, training=False))
+    run = fold_normalisation(lambda batch: model(batch, training=False))
     expected = keras.ops.convert_to_numpy(model(x, training=False))
     assert np.allclose(
         keras.ops.convert_to_numpy(run(keras.ops.convert_to_tensor(x))), expected, rtol=1e-4
