@@ -63,7 +63,7 @@ def test_integrated_gradients_are_complete(baseline):
     baseline = images(12, 14, 2, seed=9) if baseline == "image" else baseline
     for keep in (False, True):
         found = grads.integrated_gradients(
-            model, x, target=1, baseline=baseline, keep_channels=keep, steps=256
+            model, x, target=1, baseline=baseline, keep_channels=keep, steps=64
         )
         check = grads.completeness(model, x, found, target=1, baseline=baseline)
         origin = np.broadcast_to(np.asarray(baseline, "float32"), x.shape)
