@@ -11,7 +11,7 @@ from keras import layers
 from scipy import ndimage
 
 from medbook.inspection.backend import InspectionError
-from medbook.inspection.perturbation import Perturbation, moved, perturb, square, sweep
+from medbook.inspection.perturbation import Perturbation, move, perturb, square, sweep
 
 
 def smooth(height=24, width=31, channels=1, seed=0):
@@ -60,7 +60,7 @@ def test_quarter_turns_and_whole_shifts_are_exact():
     np.testing.assert_allclose(
         perturb(image, Perturbation(angle=90)), np.rot90(image, -1), atol=1e-6
     )
-    np.testing.assert_array_equal(moved(image, 360), image)
+    np.testing.assert_array_equal(move(image, 360), image)
     down = perturb(image, Perturbation(shift=(2, -1)))
     np.testing.assert_array_equal(down[2:, :-1], image[:-2, 1:])
     np.testing.assert_array_equal(down[:3, 0], image[[0, 0, 0], 1])  # the border goes on outside
