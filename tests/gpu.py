@@ -1,8 +1,12 @@
-"""Inspection on a GPU, checked against the CPU and timed: `python -m tests.gpu [--cpu] [--models NAME ...] [--write]`.
+"""Inspection on a GPU, checked against the CPU and timed.
 
-It runs on the engine that KERAS_BACKEND names. On a machine without a GPU the table says "not measured"; with `--cpu` the CPU
+`python -m tests.gpu [--cpu] [--models NAME ...] [--write]`
+
+It runs on the backend that KERAS_BACKEND names. On a machine without a GPU the table says
+"not measured"; with `--cpu` the CPU
 is timed instead.
 """
+
 import argparse
 import datetime
 import statistics
@@ -13,15 +17,29 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from medbook.inspection.attribution import grad_cam
-from medbook.inspection.backend import compiled, device, to_numpy
-from medbook.inspection.feature_maps import device_maps, feature_maps, layer_outputs, mosaic, quantised_maps
+from medbook.core import device
+from medbook.inspection.activation_maps import grad_cam
+from medbook.inspection.backend import compile_function, to_numpy
+from medbook.inspection.feature_maps import device_maps, feature_maps, mosaic, quantised_maps
+from medbook.inspection.layers import layer_outputs
 
 MODELS = ("MobileNetV2", "ResNet50", "VGG16")
 POLICIES = ("float32", "mixed_bfloat16")
-CLOSE = {"float32": 1e-2, "mixed_bfloat16": 2e-1}     # float32 allows for the short products (TF32) of a GPU's convolutions
-COLUMNS = ("model", "numbers", "forward, ms", "all maps, ms", "Grad-CAM, ms", "image to mosaic, slowest layer, ms",
-           "largest maps to host, ms", "images/s, batch 32", "worst map against the CPU")
+CLOSE = {
+    "float32": 1e-2,
+    "mixed_bfloat16": 2e-1,
+}  # float32 allows for the short products (TF32) of a GPU's convolutions
+COLUMNS = (
+    "model",
+    "numbers",
+    "forward, ms",
+    "all maps, ms",
+    "Grad-CAM, ms",
+    "image to mosaic, slowest layer, ms",
+    "largest maps to host, ms",
+    "images/s, batch 32",
+    "worst map against the CPU",
+)
 TITLE = "## On a GPU"
 
 
@@ -59,12 +77,15 @@ def largest(outputs):
 
 
 def worst_difference(model, reference, image):
-    """The largest difference of any map from the reference on the CPU, as a share of that layer's largest value, and its layer."""
+    """The largest difference of a map from the CPU's, as a share of its largest value."""
     ours = feature_maps(model, image)
     with keras.device("cpu:0"):
         theirs = feature_maps(reference, image)
     pairs = zip(ours.items(), theirs.values(), strict=True)
-    return max((float(np.abs(mine - other).max() / max(np.abs(other).max(), 1e-6)), path) for (path, mine), other in pairs)
+    return max(
+        (float(np.abs(mine - other).max() / max(np.abs(other).max(), 1e-6)), path)
+        for (path, mine), other in pairs
+    )
 
 
 def reference_of(model, name):
@@ -91,18 +112,23 @@ def measure(name, policy, repeats):
     batch = np.repeat(image, 32, axis=0)
     model = build(name, policy)
     outputs = layer_outputs(model, image)
-    forward = compiled(lambda images: model(images, training=False), model)
+    forward = compile_function(lambda images: model(images, training=False), model)
     big = device_maps(model, image, [largest(outputs)])[1][largest(outputs)]
     times = [
         milliseconds(lambda: to_numpy(forward(image)), repeats),
         milliseconds(lambda: to_numpy(device_maps(model, image)[0]), repeats),
         milliseconds(lambda: grad_cam(model, image, target=0), repeats),
-        max(milliseconds(lambda path=path: picture(model, image, path), repeats) for path in some_layers(outputs)),
+        max(
+            milliseconds(lambda path=path: picture(model, image, path), repeats)
+            for path in some_layers(outputs)
+        ),
         milliseconds(lambda: to_numpy(big), repeats),
     ]
     rate = 32_000 / milliseconds(lambda: to_numpy(forward(batch)), max(2, repeats // 3))
     worst, path = worst_difference(model, reference_of(model, name), image)
-    return row(name, policy, *(f"{one:.2f}" for one in times), f"{rate:.0f}", f"{worst:.1e} ({path})"), worst <= CLOSE[policy]
+    return row(
+        name, policy, *(f"{one:.2f}" for one in times), f"{rate:.0f}", f"{worst:.1e} ({path})"
+    ), worst <= CLOSE[policy]
 
 
 def table(models, policies, repeats, measured):
@@ -111,7 +137,11 @@ def table(models, policies, repeats, measured):
     yield "|---|---|" + "---:|" * 7, True
     for name in models:
         for policy in policies:
-            yield measure(name, policy, repeats) if measured else (row(name, policy, *["not measured"] * 7), True)
+            yield (
+                measure(name, policy, repeats)
+                if measured
+                else (row(name, policy, *["not measured"] * 7), True)
+            )
 
 
 def write(lines):
@@ -130,15 +160,20 @@ def main(arguments=None):
     parser.add_argument("--write", action="store_true", help="put the table into BENCHMARKS.md")
     options = parser.parse_args(arguments)
     there = device()
-    measured = options.cpu or not there.endswith("CPU")
+    measured = options.cpu or " on CPU" not in there
     what = f"{there}, batch 1, 224 × 224, medians of {options.repeats}, {datetime.date.today()}."
     if not measured:
-        what = "`python -m tests.gpu --write` fills this table on a machine with a GPU; it has not run on one yet."
-    lines, agreed = [what, ""], True
+        what = (
+            "`python -m tests.gpu --write` fills this table on a machine with a GPU; "
+            "it has not run on one yet."
+        )
+    lines = [what, ""]
+    agreed = True
     print(what)
     for line, close in table(options.models, options.policies, options.repeats, measured):
         print(line, flush=True)
-        lines, agreed = [*lines, line], agreed and close
+        lines = [*lines, line]
+        agreed = agreed and close
     if options.write:
         write(lines)
     return 0 if agreed else f"maps differ from the CPU's by more than the bounds {CLOSE}"
