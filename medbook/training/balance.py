@@ -7,7 +7,7 @@ __all__ = ['STRATEGIES', 'inverse_weights', 'class_weights', 'root_weights', 'ef
            'equal_shares', 'match_rarest', 'focal_to_probability', 'ShiftedFocalLoss', 'Strategy', 'epoch_order',
            'class_counts', 'find_strategy', 'settle_balance']
 
-# %% ../../nbs/4_training/02_balance.ipynb #65f7053c
+# %% ../../nbs/4_training/02_balance.ipynb #707c0240
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ import pandas as pd
 from ..evaluation.calibration import prior_correction, weighted_prior
 from ..images.datasets import allocate
 
-# %% ../../nbs/4_training/02_balance.ipynb #caec1d67
+# %% ../../nbs/4_training/02_balance.ipynb #3e0252f4
 def inverse_weights(counts):
     """Class weights n / (K · n_c), with which every class counts alike.
 
@@ -40,7 +40,7 @@ def inverse_weights(counts):
     counts = np.asarray(counts, float)
     return counts.sum() / (len(counts) * np.maximum(counts, 1))
 
-# %% ../../nbs/4_training/02_balance.ipynb #0db13eda
+# %% ../../nbs/4_training/02_balance.ipynb #26d1a89d
 def class_weights(labels):
     """The `inverse_weights` of labels, one a class.
 
@@ -55,7 +55,7 @@ def class_weights(labels):
     """
     return inverse_weights(np.bincount(labels)).astype("float32")
 
-# %% ../../nbs/4_training/02_balance.ipynb #8353f97a
+# %% ../../nbs/4_training/02_balance.ipynb #0b050f3c
 def root_weights(counts):
     """The square root of `inverse_weights`, half-way on the scale of log odds.
 
@@ -307,14 +307,14 @@ class Strategy:
         closed form from the trained scores (n, classes)."""
         return _corrected(self, np.asarray(y_score), used_on)
 
-# %% ../../nbs/4_training/02_balance.ipynb #1d2bf4ec
+# %% ../../nbs/4_training/02_balance.ipynb #aef20aeb
 def _effective_prior(strategy, natural):
     """The class shares (K,) that a strategy's scores stand for, trained on `natural` ones."""
     factor = np.ones(len(natural)) * (strategy.weights or 1.0) * (strategy.keep or 1.0)
     factor = factor / np.exp(strategy.adjust)
     return tuple(weighted_prior(strategy.shares or natural, factor).tolist())
 
-# %% ../../nbs/4_training/02_balance.ipynb #ad7cd118
+# %% ../../nbs/4_training/02_balance.ipynb #68f73f2d
 def _settled(strategy, counts):
     """A strategy with its numbers for training images `counts` (K,), and its effective prior."""
     natural = counts / counts.sum()
@@ -330,7 +330,7 @@ def _settled(strategy, counts):
     settled = replace(strategy, **numbers, adjust=tuple(shift.tolist()))
     return replace(settled, prior=_effective_prior(settled, natural))
 
-# %% ../../nbs/4_training/02_balance.ipynb #b126f26c
+# %% ../../nbs/4_training/02_balance.ipynb #f777b5fc
 def _numbers(strategy, name, counts):
     """The numbers (K,) of one of a strategy's rules, as a tuple; None for none."""
     rule = getattr(strategy, name)
@@ -342,7 +342,7 @@ def _numbers(strategy, name, counts):
                          f"one a class, got {values.tolist()}")
     return tuple(values.tolist())
 
-# %% ../../nbs/4_training/02_balance.ipynb #088c5bc9
+# %% ../../nbs/4_training/02_balance.ipynb #1c3541de
 def _corrected(strategy, y_score, used_on):
     """Scores brought to the shares `used_on`; the focal loss's are made probabilities first."""
     trained_on = np.array(strategy.prior)
@@ -353,7 +353,7 @@ def _corrected(strategy, y_score, used_on):
         trained_on = trained_on * shift / np.sum(trained_on * shift)
     return prior_correction(y_score, trained_on=trained_on, used_on=used_on)
 
-# %% ../../nbs/4_training/02_balance.ipynb #2942965e
+# %% ../../nbs/4_training/02_balance.ipynb #46fb99bb
 def _check_strategy(strategy):
     """Raise ValueError for a word or number that no strategy has; make lists hashable tuples."""
     words = {"augment": ("all", "rare"), "decide": ("largest", "prior", "threshold")}
@@ -390,7 +390,7 @@ STRATEGIES = {strategy.name: strategy for strategy in [
     Strategy("threshold", decide="threshold"),
 ]}
 
-# %% ../../nbs/4_training/02_balance.ipynb #0e163ad9
+# %% ../../nbs/4_training/02_balance.ipynb #07e3f2b1
 def epoch_order(count, seed, epoch):
     """A random order of rows that depends on the seed and the epoch alone.
 
@@ -409,7 +409,7 @@ def epoch_order(count, seed, epoch):
     """
     return np.random.default_rng([*np.atleast_1d(seed), epoch]).permutation(count)
 
-# %% ../../nbs/4_training/02_balance.ipynb #06aee7f2
+# %% ../../nbs/4_training/02_balance.ipynb #2c3961e7
 def _epoch_rows(strategy, labels, patients, seed, epoch):
     """The rows (n,) that an epoch shows, in a random order that depends on seed and epoch alone."""
     if strategy.shares is None:
@@ -421,7 +421,7 @@ def _epoch_rows(strategy, labels, patients, seed, epoch):
     numbers = allocate(len(labels), strategy.shares)
     return rng.permutation(_draw_classes(rows, labels, patients, numbers, rng))
 
-# %% ../../nbs/4_training/02_balance.ipynb #89f95fc9
+# %% ../../nbs/4_training/02_balance.ipynb #91e760f5
 def _kept_rows(strategy, labels, patients, seed):
     """The rows that under-sampling keeps for the whole run: the most that have the strategy's
     shares without repeating one."""
@@ -431,7 +431,7 @@ def _kept_rows(strategy, labels, patients, seed):
     numbers = np.maximum(1, (most * shares + 1e-9).astype(int))
     return np.sort(_draw_classes(np.arange(len(labels)), labels, patients, numbers, rng))
 
-# %% ../../nbs/4_training/02_balance.ipynb #44b429c3
+# %% ../../nbs/4_training/02_balance.ipynb #7c4d42af
 def _draw_classes(rows, labels, patients, numbers, rng):
     """`draw_by_patient` for each class, so many as `numbers` (K,) says; an int array."""
     drawn = []
@@ -441,7 +441,7 @@ def _draw_classes(rows, labels, patients, numbers, rng):
         drawn.append(draw_by_patient(mine, owners, number, rng))
     return np.concatenate(drawn)
 
-# %% ../../nbs/4_training/02_balance.ipynb #fff252a4
+# %% ../../nbs/4_training/02_balance.ipynb #dc2a0647
 def _row_weights(strategy, labels, seed, epoch):
     """What each row counts in this epoch's loss, float32 (n,): its class's weight, 0 where masked;
     1 on average over what epochs show."""
@@ -452,7 +452,7 @@ def _row_weights(strategy, labels, seed, epoch):
     counted = rng.random(len(labels)) < keep[labels]
     return (weights[labels] * counted / np.sum(shown * weights * keep)).astype("float32")
 
-# %% ../../nbs/4_training/02_balance.ipynb #bf191e11
+# %% ../../nbs/4_training/02_balance.ipynb #83089ecf
 def class_counts(dataset, split="train"):
     """Images of each class in a split.
 
@@ -483,7 +483,7 @@ def class_counts(dataset, split="train"):
                          "split anew, or leave the class out")
     return counts
 
-# %% ../../nbs/4_training/02_balance.ipynb #546c1631
+# %% ../../nbs/4_training/02_balance.ipynb #4f113165
 def find_strategy(strategy):
     """The strategy of that name, or the one that was given.
 
@@ -508,7 +508,7 @@ def find_strategy(strategy):
     raise ValueError("balance must be 'auto', 'none', a Strategy or one of "
                      f"{', '.join(STRATEGIES)}, got {strategy!r}")
 
-# %% ../../nbs/4_training/02_balance.ipynb #9e8c5b1d
+# %% ../../nbs/4_training/02_balance.ipynb #7702f461
 def settle_balance(balance, dataset):
     """The strategy that a word such as "auto" means for a data set, with its numbers.
 
@@ -539,7 +539,7 @@ def settle_balance(balance, dataset):
         return None
     return find_strategy(balance).settle(dataset)
 
-# %% ../../nbs/4_training/02_balance.ipynb #0c32d6e5
+# %% ../../nbs/4_training/02_balance.ipynb #f865c533
 def _settings_line(strategy):
     """A settled strategy's settings in one line, without its name; "plain" where there are none."""
     words = {"discard": False, "augment": "all", "decide": "largest"}
