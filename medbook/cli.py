@@ -48,10 +48,10 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     rich_markup_mode=None)
 
-# %% ../nbs/cli.ipynb #a09d1323
+# %% ../nbs/cli.ipynb #f97e17f2
 DATA = "a data card's name, .npz, folder of classes, folder of DICOM, or CSV table"
 
-# %% ../nbs/cli.ipynb #87697e3c
+# %% ../nbs/cli.ipynb #39b3581b
 DATA_OPTIONS = {
     "size": Annotated[int, typer.Option(help="resize images to so many pixels square")],
     "window": Annotated[str, typer.Option(help="CT window, such as lung or brain")],
@@ -65,7 +65,7 @@ DATA_OPTIONS = {
         help="flips that keep the label: none, horizontal, any [default: the card's]")],
 }
 
-# %% ../nbs/cli.ipynb #d7c416ee
+# %% ../nbs/cli.ipynb #cebf4ffd
 def reads_data(command):
     """Give a command the options that say what the data is.
 
@@ -99,7 +99,7 @@ def _open_data(data, reading, *, small=False, **options):
 
     With `small`, images of more than 96 pixels are read at 64 × 64 unless a size is given.
     """
-    from medbook.images import load
+    from medbook.images.datasets import load
     options = options | {name: value for name, value in reading.items() if value is not None}
     dataset = load(data, **options)
     height, width, _ = dataset.shape
@@ -110,7 +110,7 @@ def _open_data(data, reading, *, small=False, **options):
     _tell_data(dataset)
     return dataset
 
-# %% ../nbs/cli.ipynb #470e98ca
+# %% ../nbs/cli.ipynb #7aa9a47e
 def _tell_data(dataset):
     """Tell what a data set holds, and the problems found in it."""
     counts = ", ".join(f"{(dataset.splits == name).sum()} {name}"
@@ -165,7 +165,8 @@ def train(
 def _train_and_tell(model, dataset, **options):
     """Fit, tell how well and where the files are; status 130 when Ctrl-C ended it."""
     where = _load_keras()
-    from medbook.training import fit, load_model
+    from medbook.training.cnn import load_model
+    from medbook.training.fitting import fit
     network = load_model(model) if model.endswith(".keras") else model
     typer.echo(f"training {model} with {where}")
     try:
@@ -451,7 +452,7 @@ def _explain(error):
                 "MEDBOOK_DEBUG=1 shows")
     return text or type(error).__name__
 
-# %% ../nbs/cli.ipynb #e4359ac4
+# %% ../nbs/cli.ipynb #82573aef
 def _tell_warning(message, *about, **more):
     """A warning as one line on standard error."""
     typer.echo(f"note: {' '.join(str(message).split())}", err=True)

@@ -18,6 +18,7 @@ from medbook.training.balance import (
     focal_to_probability,
     inverse_weights,
     settle_balance,
+    show_epoch,
 )
 
 TRAINED = [strategy for strategy in STRATEGIES.values() if strategy.decide == "largest"]
@@ -186,11 +187,13 @@ def test_the_order_of_an_epoch_depends_on_seed_and_number_alone():
 @pytest.mark.parametrize("strategy", TRAINED, ids=lambda each: each.name)
 def test_an_epoch_shows_what_the_strategy_says(strategy, data, train):
     settled = strategy.settle(data)
-    rows, weights = settled.epoch(train, (0, 0), 3)
-    again = settled.epoch(train, (0, 0), 3)
-    assert (rows == again[0]).all() and (weights == again[1]).all()
-    other = settled.epoch(train, (0, 0), 4)
-    assert (rows != other[0]).any() and (rows != settled.epoch(train, (1, 0), 3)[0]).any()
+    rows, weights, moved = show_epoch(settled, train, (0, 0), 3)
+    again = show_epoch(settled, train, (0, 0), 3)
+    assert (rows == again.rows).all() and (weights == again.weights).all()
+    other = show_epoch(settled, train, (0, 0), 4)
+    assert (rows != other.rows).any()
+    assert (rows != show_epoch(settled, train, (1, 0), 3).rows).any()
+    assert (moved is not None) == (strategy.augment == "rare")
     assert len(rows) == len(train)
     shares = np.bincount(train.labels[rows], weights=weights[rows]) / weights[rows].sum()
     if strategy.keep is None and not strategy.adjust:
@@ -200,7 +203,8 @@ def test_an_epoch_shows_what_the_strategy_says(strategy, data, train):
 
 def test_inverse_weights_are_the_class_weights_to_the_last_bit(data, train):
     """So that runs of version 0.1 with balance="weights" go on with the same numbers."""
-    _, weights = STRATEGIES["inverse-weights"].settle(data).epoch(train, (0, 0), 0)
+    settled = STRATEGIES["inverse-weights"].settle(data)
+    weights = show_epoch(settled, train, (0, 0), 0).weights
     assert weights.dtype == np.float32
     assert (weights == class_weights(train.labels)[train.labels]).all()
 
@@ -208,7 +212,7 @@ def test_inverse_weights_are_the_class_weights_to_the_last_bit(data, train):
 def test_masks_hit_the_prior_over_many_epochs(data, train):
     settled = STRATEGIES["masked-majority"].settle(data)
     total = sum(
-        np.bincount(train.labels, weights=settled.epoch(train, (0,), epoch)[1])
+        np.bincount(train.labels, weights=show_epoch(settled, train, (0,), epoch).weights)
         for epoch in range(200)
     )
     np.testing.assert_allclose(total / total.sum(), settled.prior, atol=0.02)
@@ -218,7 +222,7 @@ def test_masks_hit_the_prior_over_many_epochs(data, train):
 def test_under_sampling_throws_away_for_the_whole_run(data, train):
     def shown(name):
         settled = STRATEGIES[name].settle(data)
-        epochs = [settled.epoch(train, (0, 0), epoch)[0] for epoch in range(30)]
+        epochs = [show_epoch(settled, train, (0, 0), epoch).rows for epoch in range(30)]
         return np.unique(np.concatenate(epochs))
 
     counts = np.bincount(train.labels[shown("under-sampling")])

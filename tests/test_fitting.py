@@ -185,7 +185,7 @@ def test_marked_images_alone_are_moved(squares):
     data = load(squares)
     settled = STRATEGIES["minority-augmentation"].settle(data)
     x, y = Batches(data.subset("train"), 2, 32, seed=(0, 0), strategy=settled)[0][:2]
-    assert set(x) == {"image", "mask"} and (x["mask"][:, 0, 0, 0] == y[:, 1]).all()
+    assert set(x) == {"image", "moved"} and (x["moved"][:, 0, 0, 0] == y[:, 1]).all()
     same = keras.Sequential([keras.layers.Input(data.shape), keras.layers.Activation("linear")])
     moving = fitting._augment_marked(same, augmenter("any", seed=0))
     out = keras.ops.convert_to_numpy(moving(x, training=True))

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['STRATEGIES', 'inverse_weights', 'class_weights', 'root_weights', 'effective_weights', 'draw_by_patient',
            'equal_shares', 'match_rarest', 'focal_to_probability', 'ShiftedFocalLoss', 'Strategy', 'epoch_order',
-           'class_counts', 'find_strategy', 'settle_balance']
+           'class_counts', 'Epoch', 'show_epoch', 'find_strategy', 'settle_balance']
 
-# %% ../../nbs/4_training/02_balance.ipynb #707c0240
+# %% ../../nbs/4_training/02_balance.ipynb #c4cd173a
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -19,7 +20,7 @@ import pandas as pd
 from ..evaluation.calibration import prior_correction, weighted_prior
 from ..images.datasets import allocate
 
-# %% ../../nbs/4_training/02_balance.ipynb #3e0252f4
+# %% ../../nbs/4_training/02_balance.ipynb #5989e3b5
 def inverse_weights(counts):
     """Class weights n / (K · n_c), with which every class counts alike.
 
@@ -40,7 +41,7 @@ def inverse_weights(counts):
     counts = np.asarray(counts, float)
     return counts.sum() / (len(counts) * np.maximum(counts, 1))
 
-# %% ../../nbs/4_training/02_balance.ipynb #26d1a89d
+# %% ../../nbs/4_training/02_balance.ipynb #7fa9f4b4
 def class_weights(labels):
     """The `inverse_weights` of labels, one a class.
 
@@ -55,7 +56,7 @@ def class_weights(labels):
     """
     return inverse_weights(np.bincount(labels)).astype("float32")
 
-# %% ../../nbs/4_training/02_balance.ipynb #0b050f3c
+# %% ../../nbs/4_training/02_balance.ipynb #bbc82dbb
 def root_weights(counts):
     """The square root of `inverse_weights`, half-way on the scale of log odds.
 
@@ -254,6 +255,8 @@ class Strategy:
         a threshold on that is chosen on valid, else the largest of the others.
     prior : tuple of float
         The class shares that the trained scores stand for; `settle` finds it.
+    numbers : tuple of int
+        Images of each class in an epoch, where `shares` say; `settle` finds them.
 
     Raises
     ------
@@ -270,6 +273,7 @@ class Strategy:
     augment: str = "all"
     decide: str = "largest"
     prior: tuple | None = None
+    numbers: tuple | None = None
 
     def __post_init__(self):
         _check_strategy(self)
@@ -286,17 +290,6 @@ class Strategy:
         counts = class_counts(train) if hasattr(train, "labels") else np.asarray(train)
         return _settled(self, counts)
 
-    def epoch(self, dataset, seed, epoch):
-        """Rows (n,) to show in this epoch, and what each of the n rows counts, float32 (n,)."""
-        rows = _epoch_rows(self, dataset.labels, dataset.patients, seed, epoch)
-        return rows, _row_weights(self, dataset.labels, seed, epoch)
-
-    def augmentation_mask(self, labels):
-        """1 for images to be moved at random, float32 (n,); None where the recipe decides."""
-        counts = np.bincount(labels)
-        rare = (counts < counts.mean())[labels].astype("float32")
-        return rare if self.augment == "rare" else None
-
     def loss(self, plain):
         """The Keras loss: `plain`, unless logits are adjusted or hard cases focused on."""
         shift = np.broadcast_to(self.adjust, len(self.prior))
@@ -307,30 +300,32 @@ class Strategy:
         closed form from the trained scores (n, classes)."""
         return _corrected(self, np.asarray(y_score), used_on)
 
-# %% ../../nbs/4_training/02_balance.ipynb #aef20aeb
+# %% ../../nbs/4_training/02_balance.ipynb #ec0db014
 def _effective_prior(strategy, natural):
     """The class shares (K,) that a strategy's scores stand for, trained on `natural` ones."""
     factor = np.ones(len(natural)) * (strategy.weights or 1.0) * (strategy.keep or 1.0)
     factor = factor / np.exp(strategy.adjust)
     return tuple(weighted_prior(strategy.shares or natural, factor).tolist())
 
-# %% ../../nbs/4_training/02_balance.ipynb #68f73f2d
+# %% ../../nbs/4_training/02_balance.ipynb #ca9a06a9
 def _settled(strategy, counts):
     """A strategy with its numbers for training images `counts` (K,), and its effective prior."""
     natural = counts / counts.sum()
-    numbers = {name: _numbers(strategy, name, counts) for name in ("weights", "shares", "keep")}
-    if numbers["shares"]:
-        numbers["shares"] = tuple(np.divide(numbers["shares"], sum(numbers["shares"])).tolist())
-    if numbers["keep"] and max(numbers["keep"]) > 1:
-        kept = list(numbers["keep"])
+    rules = {name: _numbers(strategy, name, counts) for name in ("weights", "shares", "keep")}
+    if rules["shares"]:
+        shares = np.divide(rules["shares"], sum(rules["shares"])).tolist()
+        rules["shares"] = tuple(shares)
+        rules["numbers"] = tuple(allocate(int(counts.sum()), shares).tolist())
+    if rules["keep"] and max(rules["keep"]) > 1:
+        kept = list(rules["keep"])
         raise ValueError(f"{strategy.name}: keep must be shares from 0 to 1, got {kept}")
     shift = np.asarray(strategy.adjust, float)
     if shift.ndim == 0:
         shift = strategy.adjust * np.log(natural) + 0.0
-    settled = replace(strategy, **numbers, adjust=tuple(shift.tolist()))
+    settled = replace(strategy, **rules, adjust=tuple(shift.tolist()))
     return replace(settled, prior=_effective_prior(settled, natural))
 
-# %% ../../nbs/4_training/02_balance.ipynb #f777b5fc
+# %% ../../nbs/4_training/02_balance.ipynb #77b0e49c
 def _numbers(strategy, name, counts):
     """The numbers (K,) of one of a strategy's rules, as a tuple; None for none."""
     rule = getattr(strategy, name)
@@ -342,7 +337,7 @@ def _numbers(strategy, name, counts):
                          f"one a class, got {values.tolist()}")
     return tuple(values.tolist())
 
-# %% ../../nbs/4_training/02_balance.ipynb #1c3541de
+# %% ../../nbs/4_training/02_balance.ipynb #ffbc1b74
 def _corrected(strategy, y_score, used_on):
     """Scores brought to the shares `used_on`; the focal loss's are made probabilities first."""
     trained_on = np.array(strategy.prior)
@@ -353,7 +348,7 @@ def _corrected(strategy, y_score, used_on):
         trained_on = trained_on * shift / np.sum(trained_on * shift)
     return prior_correction(y_score, trained_on=trained_on, used_on=used_on)
 
-# %% ../../nbs/4_training/02_balance.ipynb #46fb99bb
+# %% ../../nbs/4_training/02_balance.ipynb #9316a778
 def _check_strategy(strategy):
     """Raise ValueError for a word or number that no strategy has; make lists hashable tuples."""
     words = {"augment": ("all", "rare"), "decide": ("largest", "prior", "threshold")}
@@ -390,7 +385,7 @@ STRATEGIES = {strategy.name: strategy for strategy in [
     Strategy("threshold", decide="threshold"),
 ]}
 
-# %% ../../nbs/4_training/02_balance.ipynb #07e3f2b1
+# %% ../../nbs/4_training/02_balance.ipynb #35d3a082
 def epoch_order(count, seed, epoch):
     """A random order of rows that depends on the seed and the epoch alone.
 
@@ -409,7 +404,7 @@ def epoch_order(count, seed, epoch):
     """
     return np.random.default_rng([*np.atleast_1d(seed), epoch]).permutation(count)
 
-# %% ../../nbs/4_training/02_balance.ipynb #2c3961e7
+# %% ../../nbs/4_training/02_balance.ipynb #f807d8cd
 def _epoch_rows(strategy, labels, patients, seed, epoch):
     """The rows (n,) that an epoch shows, in a random order that depends on seed and epoch alone."""
     if strategy.shares is None:
@@ -418,10 +413,9 @@ def _epoch_rows(strategy, labels, patients, seed, epoch):
     rows = np.arange(len(labels))
     if strategy.discard:
         rows = _kept_rows(strategy, labels, patients, seed)
-    numbers = allocate(len(labels), strategy.shares)
-    return rng.permutation(_draw_classes(rows, labels, patients, numbers, rng))
+    return rng.permutation(_draw_classes(rows, labels, patients, strategy.numbers, rng))
 
-# %% ../../nbs/4_training/02_balance.ipynb #91e760f5
+# %% ../../nbs/4_training/02_balance.ipynb #0712ddf1
 def _kept_rows(strategy, labels, patients, seed):
     """The rows that under-sampling keeps for the whole run: the most that have the strategy's
     shares without repeating one."""
@@ -431,7 +425,7 @@ def _kept_rows(strategy, labels, patients, seed):
     numbers = np.maximum(1, (most * shares + 1e-9).astype(int))
     return np.sort(_draw_classes(np.arange(len(labels)), labels, patients, numbers, rng))
 
-# %% ../../nbs/4_training/02_balance.ipynb #7c4d42af
+# %% ../../nbs/4_training/02_balance.ipynb #23b4c492
 def _draw_classes(rows, labels, patients, numbers, rng):
     """`draw_by_patient` for each class, so many as `numbers` (K,) says; an int array."""
     drawn = []
@@ -441,7 +435,7 @@ def _draw_classes(rows, labels, patients, numbers, rng):
         drawn.append(draw_by_patient(mine, owners, number, rng))
     return np.concatenate(drawn)
 
-# %% ../../nbs/4_training/02_balance.ipynb #dc2a0647
+# %% ../../nbs/4_training/02_balance.ipynb #f320dae4
 def _row_weights(strategy, labels, seed, epoch):
     """What each row counts in this epoch's loss, float32 (n,): its class's weight, 0 where masked;
     1 on average over what epochs show."""
@@ -452,7 +446,7 @@ def _row_weights(strategy, labels, seed, epoch):
     counted = rng.random(len(labels)) < keep[labels]
     return (weights[labels] * counted / np.sum(shown * weights * keep)).astype("float32")
 
-# %% ../../nbs/4_training/02_balance.ipynb #83089ecf
+# %% ../../nbs/4_training/02_balance.ipynb #63839836
 def class_counts(dataset, split="train"):
     """Images of each class in a split.
 
@@ -483,7 +477,52 @@ def class_counts(dataset, split="train"):
                          "split anew, or leave the class out")
     return counts
 
-# %% ../../nbs/4_training/02_balance.ipynb #4f113165
+# %% ../../nbs/4_training/02_balance.ipynb #e1518e07
+class Epoch(NamedTuple):
+    """What an epoch shows: `rows` (n,) in their order; what each of the data set's n images counts,
+    `weights` (n,), or None where all count 1; and `moved` (n,), 1 for images to be moved at random,
+    or None where the recipe decides."""
+    rows: np.ndarray
+    weights: np.ndarray | None = None
+    moved: np.ndarray | None = None
+
+# %% ../../nbs/4_training/02_balance.ipynb #18c55b0e
+def show_epoch(strategy, dataset, seed, epoch):
+    """What an epoch shows of a data set.
+
+    Parameters
+    ----------
+    strategy : Strategy or None
+        Settled; None: every image once.
+    dataset : Dataset
+        Its labels and patients.
+    seed : int or several
+        Of the run; None: every image once, in the data set's own order.
+    epoch : int
+        Counted from 0.
+
+    Returns
+    -------
+    Epoch
+    """
+    labels = dataset.labels
+    moved = _moved(strategy, labels)
+    if seed is None:
+        return Epoch(np.arange(len(labels)), moved=moved)
+    if strategy is None:
+        return Epoch(epoch_order(len(labels), seed, epoch))
+    rows = _epoch_rows(strategy, labels, dataset.patients, seed, epoch)
+    return Epoch(rows, _row_weights(strategy, labels, seed, epoch), moved)
+
+# %% ../../nbs/4_training/02_balance.ipynb #311a8640
+def _moved(strategy, labels):
+    """1 for images of the classes below average size, float32 (n,), where those alone are moved."""
+    if strategy is None or strategy.augment != "rare":
+        return None
+    counts = np.bincount(labels)
+    return (counts < counts.mean())[labels].astype("float32")
+
+# %% ../../nbs/4_training/02_balance.ipynb #8eb35630
 def find_strategy(strategy):
     """The strategy of that name, or the one that was given.
 
@@ -508,7 +547,7 @@ def find_strategy(strategy):
     raise ValueError("balance must be 'auto', 'none', a Strategy or one of "
                      f"{', '.join(STRATEGIES)}, got {strategy!r}")
 
-# %% ../../nbs/4_training/02_balance.ipynb #7702f461
+# %% ../../nbs/4_training/02_balance.ipynb #c6ca37bd
 def settle_balance(balance, dataset):
     """The strategy that a word such as "auto" means for a data set, with its numbers.
 
@@ -539,7 +578,7 @@ def settle_balance(balance, dataset):
         return None
     return find_strategy(balance).settle(dataset)
 
-# %% ../../nbs/4_training/02_balance.ipynb #f865c533
+# %% ../../nbs/4_training/02_balance.ipynb #55894f9c
 def _settings_line(strategy):
     """A settled strategy's settings in one line, without its name; "plain" where there are none."""
     words = {"discard": False, "augment": "all", "decide": "largest"}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ARCHITECTURES', 'RECIPES', 'block_size', 'conv_weights', 'dense_weights', 'head', 'build_cnn', 'digits_single',
            'digits_double', 'chest_gray_two_class', 'chest_rgb_binary', 'conv_norm', 'residual_block', 'compact',
-           'Recipe', 'build', 'ModelError', 'foreign_parts', 'load_model']
+           'Recipe', 'build', 'build_members', 'ModelError', 'foreign_parts', 'load_model']
 
 # %% ../../nbs/4_training/01_cnn.ipynb #45e65860
 import json
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import numpy as np
 from keras import layers
 
 from ..core import first_line
@@ -402,6 +403,35 @@ def build(name, dataset, **options):
     several = dataset.task == "multi-label"
     return ARCHITECTURES[name](tuple(dataset.shape), classes, multi_label=several, **options)
 
+# %% ../../nbs/4_training/01_cnn.ipynb #36e87ed4
+def build_members(model, dataset, members, *, seed=0):
+    """The untrained networks of a run whose members are averaged.
+
+    Parameters
+    ----------
+    model : str or keras.Model
+        A name in `ARCHITECTURES`, or the first member; further ones get fresh weights.
+    dataset : Dataset
+        As for `build`.
+    members : int
+        How many.
+    seed : int
+        Of the first weights.
+
+    Returns
+    -------
+    list of keras.Model
+    """
+    networks = []
+    for member in range(members):
+        drawn = np.random.SeedSequence([seed, member]).generate_state(1)[0]
+        keras.utils.set_random_seed(int(drawn))
+        if isinstance(model, str):
+            networks.append(build(model, dataset))
+        else:
+            networks.append(model if member == 0 else keras.models.clone_model(model))
+    return networks
+
 # %% ../../nbs/4_training/01_cnn.ipynb #ecf81840
 class ModelError(ValueError):
     """A model file that is missing, broken or not to be trusted; one line that names the file and
@@ -413,7 +443,7 @@ _PLAIN_VALUES = ("__keras_tensor__", "__tensor__", "__numpy__", "__tuple__", "__
                  "__typespec__")
 _RUNS_CODE = ("Lambda", "__lambda__", "TorchModuleWrapper", "TFSMLayer", "function")
 
-# %% ../../nbs/4_training/01_cnn.ipynb #bf7660f4
+# %% ../../nbs/4_training/01_cnn.ipynb #c57ff4d7
 def _is_foreign(config):
     """Whether a part of a description names a class that is neither Keras's nor medbook's, or one
     that runs code."""

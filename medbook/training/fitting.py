@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from ..images.augmentation import augmenter
-from .balance import epoch_order, settle_balance
-from .cnn import RECIPES, Recipe, build
+from .balance import settle_balance, show_epoch
+from .cnn import RECIPES, Recipe, build_members
 from .ensembles import average
 from .precision import set_precision
 from medbook.training.runs import (
@@ -116,30 +116,23 @@ class Batches(keras.utils.PyDataset):
         self.seed = seed
         self.strategy = strategy
         self.targets = targets(dataset.labels, outputs)
-        self.mask = None if strategy is None else strategy.augmentation_mask(dataset.labels)
         self.begin(0)
 
     def begin(self, epoch):
         """Take up the order of `epoch`, counted from 0."""
-        self.weights = None
-        if self.seed is None:
-            self.order = np.arange(len(self.dataset))
-        elif self.strategy is None:
-            self.order = epoch_order(len(self.dataset), self.seed, epoch)
-        else:
-            self.order, self.weights = self.strategy.epoch(self.dataset, self.seed, epoch)
+        self.epoch = show_epoch(self.strategy, self.dataset, self.seed, epoch)
 
     def __len__(self):
         return -(-len(self.dataset) // self.batch_size)
 
     def __getitem__(self, step):
-        rows = self.order[step * self.batch_size : (step + 1) * self.batch_size]
+        rows = self.epoch.rows[step * self.batch_size : (step + 1) * self.batch_size]
         images = self.dataset.batch(rows)
-        if self.mask is not None:
-            images = {"image": images, "mask": self.mask[rows].reshape(-1, 1, 1, 1)}
-        if self.weights is None:
+        if self.epoch.moved is not None:
+            images = {"image": images, "moved": self.epoch.moved[rows].reshape(-1, 1, 1, 1)}
+        if self.epoch.weights is None:
             return images, self.targets[rows]
-        return images, self.targets[rows], self.weights[rows]
+        return images, self.targets[rows], self.epoch.weights[rows]
 
 # %% ../../nbs/4_training/03_fitting.ipynb #9312b65b
 def learning_rate(schedule, peak, steps):
@@ -230,7 +223,7 @@ def make_learner(model, recipe, steps, *, symmetry="none", seed=0):
     learner.compile(_optimizer(recipe, steps), loss, metrics=[kind(name="accuracy")])
     return learner
 
-# %% ../../nbs/4_training/03_fitting.ipynb #8f8fa0d2
+# %% ../../nbs/4_training/03_fitting.ipynb #c8c9e746
 def _optimizer(recipe, steps):
     """The recipe's Adam, with weight decay where it has one."""
     rate = learning_rate(recipe.schedule, recipe.learning_rate, steps)
@@ -242,12 +235,12 @@ def _optimizer(recipe, steps):
 
 # %% ../../nbs/4_training/03_fitting.ipynb #1d047871
 def _augment_marked(model, augmentation):
-    """`model` behind `augmentation`, for a dict of "image" (n, H, W, C) and "mask" (n, 1, 1, 1):
+    """`model` behind `augmentation`, for a dict of "image" (n, H, W, C) and "moved" (n, 1, 1, 1):
     1 where the moved image is to be seen."""
     image = keras.layers.Input(model.input_shape[1:], name="image")
-    mask = keras.layers.Input((1, 1, 1), name="mask")
-    chosen = mask * augmentation(image) + (1 - mask) * image
-    return keras.Model({"image": image, "mask": mask}, model(chosen))
+    moved = keras.layers.Input((1, 1, 1), name="moved")
+    chosen = moved * augmentation(image) + (1 - moved) * image
+    return keras.Model({"image": image, "moved": moved}, model(chosen))
 
 # %% ../../nbs/4_training/03_fitting.ipynb #617da001
 def start_learner(learner, model):
@@ -429,7 +422,7 @@ def fit(model, dataset, *, out=None, epochs=None, batch_size=None, learning_rate
     given = dict(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
                  augment=augment, balance=balance, members=members)
     recipe = settle_recipe(recipe, dataset, given)
-    networks = _make_members(model, dataset, recipe, seed)
+    networks = build_members(model, dataset, recipe.members, seed=seed)
     worker = networks[0] if len(networks) == 1 else keras.models.clone_model(networks[0])
     about = dict(precision=set_precision(worker, precision), patience=patience, seed=seed)
     folder = Folder(out, epochs=keep_epochs)
@@ -500,20 +493,6 @@ def settle_recipe(recipe, dataset, given):
     images = int((dataset.splits == "train").sum())
     epochs = recipe.epochs or automatic_epochs(images)
     return replace(recipe, epochs=epochs, balance=settle_balance(recipe.balance, dataset))
-
-# %% ../../nbs/4_training/03_fitting.ipynb #36e87ed4
-def _make_members(model, dataset, recipe, seed):
-    """The run's untrained networks: `model` (a name or a network), and for further members others
-    with fresh weights."""
-    networks = []
-    for member in range(recipe.members):
-        drawn = np.random.SeedSequence([seed, member]).generate_state(1)[0]
-        keras.utils.set_random_seed(int(drawn))
-        if isinstance(model, str):
-            networks.append(build(model, dataset))
-        else:
-            networks.append(model if member == 0 else keras.models.clone_model(model))
-    return networks
 
 # %% ../../nbs/4_training/03_fitting.ipynb #81cf2404
 def _train_members(worker, networks, dataset, recipe, state, folder, *, seed, **options):

@@ -6,7 +6,7 @@
 __all__ = ['ALIKE', 'State', 'restore', 'keep_member', 'reseed', 'Stopped', 'TrainingError', 'Keeper', 'is_exhausted', 'Progress',
            'catch_ctrl_c', 'Run', 'write_report', 'describe_run', 'differences', 'Folder']
 
-# %% ../../nbs/4_training/04_runs.ipynb #732f5c72
+# %% ../../nbs/4_training/04_runs.ipynb #19e9624c
 import json
 import shutil
 import signal
@@ -60,7 +60,7 @@ class State:
             arrays = {key: stored[key] for key in stored.files}
         return cls(arrays=arrays, **json.loads(str(arrays.pop("note"))))
 
-# %% ../../nbs/4_training/04_runs.ipynb #45163440
+# %% ../../nbs/4_training/04_runs.ipynb #ae1f648f
 def _save_arrays(path, arrays):
     """Write arrays to an `.npz` file, whole or not at all."""
     with atomic(path) as part, open(part, "wb") as file:
@@ -200,7 +200,7 @@ class Keeper(keras.callbacks.Callback):
         if is_exhausted(self.state, self.patience):
             self.model.stop_training = True
 
-# %% ../../nbs/4_training/04_runs.ipynb #7919e696
+# %% ../../nbs/4_training/04_runs.ipynb #7e4d8e62
 def _why_not_finite(loss, epoch, dataset):
     """A line on a loss that is no number: images that hold such pixels, else the learning rate."""
     for row in range(len(dataset)):
@@ -435,7 +435,7 @@ def _start_digest(model):
     values = _values("weights", model.trainable_variables).values()
     return f"{zlib.crc32(b''.join(value.tobytes() for value in values)):08x}"
 
-# %% ../../nbs/4_training/04_runs.ipynb #4150b7cd
+# %% ../../nbs/4_training/04_runs.ipynb #ea2853d5
 def _patients_digest(patients):
     """A fingerprint of the patients, None where they are unknown."""
     return None if patients is None else zlib.crc32("\n".join(map(str, patients)).encode())
@@ -465,7 +465,7 @@ def differences(there, here):
     return [f"{name} {one} there, {other} here" for name, (one, other) in pairs.items()
             if one != other]
 
-# %% ../../nbs/4_training/04_runs.ipynb #d96bab03
+# %% ../../nbs/4_training/04_runs.ipynb #098e69f0
 # settings in which two runs may differ and be the same one
 ALIKE = ("precision", "strategy")
 
@@ -566,7 +566,7 @@ class Folder:
         _save_arrays(path, {name: values for name, values in state.arrays.items()
                             if name.startswith("weights_")})
 
-# %% ../../nbs/4_training/04_runs.ipynb #1f41e957
+# %% ../../nbs/4_training/04_runs.ipynb #472d3913
 def _load_checkpoint(path):
     """The state in a checkpoint; TrainingError where it is damaged."""
     try:
@@ -575,7 +575,7 @@ def _load_checkpoint(path):
         raise TrainingError(f"{path}: is damaged; start over with resume=False "
                             "(--no-resume)") from None
 
-# %% ../../nbs/4_training/04_runs.ipynb #634cfd7e
+# %% ../../nbs/4_training/04_runs.ipynb #72c5d414
 def _clear(path, *, own):
     """Take away what a run leaves in its folder; TrainingError where that is not its `own`."""
     results = ("report.html", "predictions.csv", "model.keras")
