@@ -39,6 +39,9 @@ def scans(patients=60, images=3, size=12, seed=0, lesion=1.0, sickness=0.5):
 def poisoned(dataset):
     """The same data with a test split that would ruin whoever reads it: labels turned over, pixels
     not a number."""
-    labels, images, test = dataset.labels.copy(), dataset.images.copy(), dataset.splits == "test"
-    labels[test], images[test] = 1 - labels[test], np.nan
+    labels = dataset.labels.copy()
+    images = dataset.images.copy()
+    test = dataset.splits == "test"
+    labels[test] = 1 - labels[test]
+    images[test] = np.nan
     return replace(dataset, labels=labels, images=images)

@@ -3,7 +3,7 @@ and writes RESULTS.md.
 
 The sections are the data sets on which `medbook train` runs by default; "numpy", chapter 2.9's
 network; "coverage", the intervals of chapters 3.3 and 3.5 on simulated studies; "imbalance-bccd",
-"imbalance-phantoms", the strategies of chapter 4.5. Nothing is chosen here: a run of `medbook train`
+"imbalance-phantoms", the strategies of chapter 4.5. Nothing is chosen here: `medbook train`
 chooses its threshold on valid and reads test once; "numpy" is looked at on valid alone. Needs
 MEDBOOK_DATA.
 """
@@ -38,10 +38,8 @@ OFFICIAL = {  # MedMNIST v2, AUC / accuracy: Yang et al. (2023), Scientific Data
     },
 }
 SEEDS = (0, 1, 2)
-BEGIN, END = (
-    "<!-- measured -->\n",
-    "<!-- end of what is measured -->\n",
-)  # what stands between them in RESULTS.md is written anew
+BEGIN = "<!-- measured -->\n"
+END = "<!-- end of what is measured -->\n"  # what stands between them in RESULTS.md is written anew
 
 
 def measure(name, seed, folder):

@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 
-from medbook.cli import main
+from medbook.cli import DATA_OPTIONS, app, main
 
 MEDBOOK = [sys.executable, "-m", "medbook"]
 
@@ -43,6 +44,13 @@ def check_one_line(process, *fragments):
         assert fragment in lines[0], lines[0]
 
 
+def test_every_command_that_reads_data_has_the_same_options_for_it():
+    commands = typer.main.get_command(app).commands
+    for name in ("train", "strategies", "audit"):
+        taken = {each.name for each in commands[name].params}
+        assert {"data", *DATA_OPTIONS} <= taken and "reading" not in taken
+
+
 def test_help_is_light():
     code = (
         "import sys; from medbook.cli import main\n"
@@ -56,7 +64,7 @@ def test_help_is_light():
 
 @pytest.mark.timeout(900)
 def test_demo_from_dicom_to_report(tmp_path):
-    process = medbook("demo", "--out", tmp_path / "demo", "--patients", 40)
+    process = medbook("demo", "--out", tmp_path / "demo", "--patients", 40, "--epochs", 3)
     assert process.returncode == 0, process.stderr
     run = tmp_path / "demo" / "run"
     left = {path.name for path in run.iterdir()}
@@ -182,17 +190,8 @@ def test_one_bad_file_among_many_is_left_out(tmp_path):
     write_study(tmp_path / "study", patients=30, prevalence=0.4, size=32, seed=0)
     broken = sorted((tmp_path / "study" / "images").glob("*.dcm"))[3]
     broken.write_bytes(broken.read_bytes()[:700])
-    process = medbook(
-        "train",
-        "--data",
-        tmp_path / "study",
-        "--out",
-        tmp_path / "run",
-        "--epochs",
-        1,
-        "--members",
-        1,
-    )
+    words = ["train", "--data", tmp_path / "study", "--out", tmp_path / "run"]
+    process = medbook(*words, "--epochs", 1, "--model", "digits_single")
     assert process.returncode == 0, process.stderr
     assert broken.name in process.stderr and "Traceback" not in process.stderr
 
@@ -214,10 +213,8 @@ def write_scores(path, seed, n=120, skill=2.0):
 
 
 def test_compare_two_tables(tmp_path, inside):
-    old, new = (
-        write_scores(tmp_path / "old.csv", 1, skill=0.5),
-        write_scores(tmp_path / "new.csv", 2, skill=4.0),
-    )
+    old = write_scores(tmp_path / "old.csv", 1, skill=0.5)
+    new = write_scores(tmp_path / "new.csv", 2, skill=4.0)
     process = inside("compare", old, new, "--out", tmp_path / "out" / "both.csv", "--margin", 0.05)
     assert process.returncode == 0, process.stderr
     table = pd.read_csv(tmp_path / "out" / "both.csv")
@@ -237,7 +234,8 @@ def test_compare_two_tables(tmp_path, inside):
 
 def test_audit_finds_what_was_planted(tmp_path, inside):
     images = np.random.default_rng(1).integers(0, 255, (60, 16, 16), dtype="uint8")
-    images[7], images[30] = 0, images[3]
+    images[7] = 0
+    images[30] = images[3]
     path = write_npz(tmp_path / "data.npz", images=images, labels=np.arange(60) % 2)
     process = inside("audit", path, "--out", tmp_path / "audit.csv")
     assert process.returncode == 0, process.stderr
@@ -251,7 +249,8 @@ def test_audit_finds_what_was_planted(tmp_path, inside):
 
 @pytest.mark.timeout(600)
 def test_strategies_on_a_small_set(tmp_path, inside):
-    rng, labels = np.random.default_rng(2), (np.arange(240) % 6 == 0).astype(int)
+    rng = np.random.default_rng(2)
+    labels = (np.arange(240) % 6 == 0).astype(int)
     images = (rng.integers(0, 120, (240, 16, 16)) + 90 * labels[:, None, None]).astype("uint8")
     path = write_npz(tmp_path / "rare.npz", images=images, labels=labels)
     words = [

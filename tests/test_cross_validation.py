@@ -37,7 +37,8 @@ def data():
 @pytest.mark.parametrize("seed", range(25))
 def test_no_patient_stands_in_two_folds_and_every_fold_has_every_class(seed):
     rng = np.random.default_rng(seed)
-    k, classes = int(rng.integers(2, 7)), int(rng.integers(2, 5))
+    k = int(rng.integers(2, 7))
+    classes = int(rng.integers(2, 5))
     own = np.concatenate(
         [
             np.arange(classes).repeat(k),
@@ -45,8 +46,10 @@ def test_no_patient_stands_in_two_folds_and_every_fold_has_every_class(seed):
         ]
     )
     patients = np.repeat(np.arange(len(own)), rng.integers(1, 9, len(own)))
-    labels, order = own[patients], rng.permutation(len(patients))
-    labels, patients = labels[order], patients[order].astype(str)
+    labels = own[patients]
+    order = rng.permutation(len(patients))
+    labels = labels[order]
+    patients = patients[order].astype(str)
     home = folds(labels, patients, k, seed=seed)
     assert set(home) == set(range(k))
     assert (pd.Series(home).groupby(patients).nunique() == 1).all()
@@ -60,7 +63,8 @@ def spread_of(labels, home, k):
 
 
 def test_folds_are_as_even_as_scikit_learns():
-    ours, theirs = [], []
+    ours = []
+    theirs = []
     for seed in range(20):
         rng = np.random.default_rng(seed)
         patients = np.repeat(np.arange(80), rng.integers(1, 12, 80))
@@ -147,7 +151,9 @@ def test_null_spread_is_that_of_all_orders():
 
 
 def test_the_best_of_models_without_skill_looks_skilled_on_the_rows_it_was_chosen_on():
-    rng, k, size = np.random.default_rng(0), 20, 50
+    rng = np.random.default_rng(0)
+    k = 20
+    size = 50
     labels = np.arange(2000) % 2
     table = selection_optimism(labels, rng.normal(size=(k, 2000)), size=size, repeats=300)
     promised = 0.5 + null_spread(25, 25) * expected_maximum(k)
@@ -168,7 +174,8 @@ def test_the_best_of_models_without_skill_looks_skilled_on_the_rows_it_was_chose
 
 
 def test_selection_optimism_keeps_patients_together_and_refuses():
-    labels, patients = np.repeat(np.arange(40) % 2, 5), np.repeat(np.arange(40), 5)
+    labels = np.repeat(np.arange(40) % 2, 5)
+    patients = np.repeat(np.arange(40), 5)
     seen = []
 
     def metric(y_true, y_score):
@@ -230,7 +237,8 @@ def test_every_image_is_predicted_once_by_a_model_that_did_not_see_its_patient(d
 
 
 def test_cross_validation_never_reads_test_and_evaluates_by_patient(data):
-    found, other = cross_validate(FAST, data, 3), cross_validate(FAST, poisoned(data), 3)
+    found = cross_validate(FAST, data, 3)
+    other = cross_validate(FAST, poisoned(data), 3)
     assert found.predictions.equals(other.predictions)
     assert "by patient" in " ".join(found.evaluate(resamples=50).table["method"])
     table = found.intervals()

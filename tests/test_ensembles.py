@@ -105,13 +105,15 @@ def test_disagreement():
 
 def test_averages_of_calibrated_members_with_different_knowledge_are_underconfident():
     rng = np.random.default_rng(0)
-    truth, seen = rng.normal(size=50_000), rng.normal(size=(5, 50_000))
+    truth = rng.normal(size=50_000)
+    seen = rng.normal(size=(5, 50_000))
     labels = (truth + 0.3 * rng.normal(size=50_000) > 0).astype(int)
     signal = truth + seen  # each member sees the truth through its own noise
     members = norm.cdf(
         signal / 2 / np.sqrt(0.5 + 0.09)
     )  # P(y = 1 | signal), exact: each is calibrated
-    each, mean = members[0], members.mean(0)
+    each = members[0]
+    mean = members.mean(0)
     assert abs(labels[each > 0.8].mean() - each[each > 0.8].mean()) < 0.01
     assert labels[mean > 0.8].mean() > mean[mean > 0.8].mean() + 0.05
 

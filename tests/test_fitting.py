@@ -26,7 +26,8 @@ def test_keras_fit_gives_the_same_losses(squares):
     """Against Keras's own loop on arrays: the same network, order, optimiser and batches."""
     data = load(squares).subset("train")
     keras.utils.set_random_seed(1)
-    ours, theirs = build("digits_single", data), build("digits_single", data)
+    ours = build("digits_single", data)
+    theirs = build("digits_single", data)
     theirs.set_weights(ours.get_weights())
     run = fit(ours, data, epochs=1, batch_size=32, seed=5, precision="float32", progress=False)
     order = epoch_order(len(data), (5, 0), 0)
@@ -77,7 +78,8 @@ def test_a_head_without_probabilities_is_told(squares):
 
 def test_multi_label_and_sigmoid_heads(tmp_path):
     rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 255, (60, 16, 16), dtype="uint8"), rng.integers(0, 2, (60, 3))
+    images = rng.integers(0, 255, (60, 16, 16), dtype="uint8")
+    labels = rng.integers(0, 2, (60, 3))
     parts = np.repeat(["train", "valid", "test"], 20)
     np.savez(tmp_path / "many.npz", images=images, labels=labels, splits=parts)
     run = fit(

@@ -89,7 +89,8 @@ def test_figures_equal_the_metrics():
     for classes in (2, 3):
         y = np.arange(200) % classes
         scores = rng.dirichlet(np.ones(classes), 200)
-        predicted, w = rng.integers(0, classes, 200), rng.random(200)
+        predicted = rng.integers(0, classes, 200)
+        w = rng.random(200)
         found = dict(
             zip(
                 imbalance.FIGURES,
@@ -189,11 +190,10 @@ def answered(predicted):
 
 def told(*strategies):
     """The table of strategies, each a list of what its seeds call."""
-    table, prior = fixed_scores(), np.array([0.8, 0.2])
-    names, given = (
-        [f"s{place}" for place in range(len(strategies))],
-        [[answered(predicted) for predicted in runs] for runs in strategies],
-    )
+    table = fixed_scores()
+    prior = np.array([0.8, 0.2])
+    names = [f"s{place}" for place in range(len(strategies))]
+    given = [[answered(predicted) for predicted in runs] for runs in strategies]
     about = {"seeds": list(range(len(strategies[0]))), "threshold": 0.2, "resamples": 400}
     return imbalance._tabulate(table, given, names, about, rarest=1, prior=prior)
 

@@ -38,7 +38,8 @@ def test_the_power_law_finds_planted_numbers(law):
 
 
 def test_the_power_law_is_the_least_squares_solution_for_one_curve_and_many():
-    rng, sizes = np.random.default_rng(0), np.tile([15.0, 30, 60, 120, 240], 4)
+    rng = np.random.default_rng(0)
+    sizes = np.tile([15.0, 30, 60, 120, 240], 4)
     errors = 0.1 + 0.8 * sizes**-0.6 + 0.1 * rng.normal(size=(30, 20)) / np.sqrt(sizes)
     many = power_law(sizes, errors)
     for place in range(0, 30, 7):
@@ -96,7 +97,9 @@ def curve_of(rng, law=(0.08, 1.0, 0.6), noise=0.25, sizes=(20, 40, 80, 160), see
 
 
 def test_the_band_covers_further_trainings_and_the_planted_need():
-    rng, hits, needs = np.random.default_rng(1), [], []
+    rng = np.random.default_rng(1)
+    hits = []
+    needs = []
     for _ in range(60):
         curve = curve_of(rng)
         band = curve.predict([160, 400])
@@ -166,17 +169,17 @@ def test_nested_refuses(sizes, message):
 
 def test_a_learning_curve_rises_and_never_reads_test():
     dataset = scans(150, images=2, lesion=0.5, seed=2)
-    curve, other = (
-        learning_curve(FAST, each, [10, 20, 45, 90], seeds=range(4), resamples=200)
-        for each in (dataset, poisoned(dataset))
-    )
+    options = dict(sizes=[10, 20, 45, 90], seeds=range(4), resamples=200)
+    curve = learning_curve(FAST, dataset, **options)
+    other = learning_curve(FAST, poisoned(dataset), **options)
     assert curve.table.equals(other.table) and curve.law == other.law
     means = curve.table.groupby("patients")["value"].mean()
     assert (
         means.iloc[-1] > means.iloc[0] + 0.1
         and (curve.table["images"] == 2 * curve.table["patients"]).all()
     )
-    part, valid = dataset.subset("train"), dataset.subset("valid")
+    part = dataset.subset("train")
+    valid = dataset.subset("valid")
     chosen = nested(part.labels, part.patients, [45], seed=2)[0]
     model = LogisticRegression(C=0.05, max_iter=500).fit(
         part.batch(chosen).reshape(len(chosen), -1), part.labels[chosen]

@@ -59,8 +59,10 @@ def hand_written(train, valid, start):
     )
     model.set_weights(start)
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    x, y = (train.images / 255).astype("float32"), train.labels
-    x_valid, y_valid = (valid.images / 255).astype("float32"), valid.labels
+    x = (train.images / 255).astype("float32")
+    y = train.labels
+    x_valid = (valid.images / 255).astype("float32")
+    y_valid = valid.labels
     seconds = []
     for _ in range(EPOCHS):
         start = time.perf_counter()
@@ -71,7 +73,8 @@ def hand_written(train, valid, start):
 
 def chest_rows(folder):
     data = chests(folder)
-    train, valid = data.subset("train"), data.subset("valid")
+    train = data.subset("train")
+    valid = data.subset("valid")
     model = chest_gray_two_class()
     start = model.get_weights()
     run = fit(model, data, epochs=EPOCHS, progress=False)
