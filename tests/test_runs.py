@@ -48,11 +48,13 @@ def results(folder):
     return history, pd.read_csv(folder / "predictions.csv")
 
 
-def train_into(data, folder, settings, always=True):
-    """A whole run, as a process of its own does it; the checkpoint is written after every epoch."""
-    if always:
-        Folder.keep = functools.partialmethod(Folder.keep, least=0)
+def train_into(data, folder, settings):
+    """A whole run, as a process of its own does it; the checkpoint is written after every epoch, and
+    beside the folder how long it took."""
+    Folder.keep = functools.partialmethod(Folder.keep, least=0)
+    start = time.perf_counter()
     fit("digits_single", load(data), out=folder, progress=False, **settings)
+    folder.with_name("seconds").write_text(str(time.perf_counter() - start))
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +68,9 @@ def processes():
 @pytest.fixture(scope="module")
 def uninterrupted(squares, processes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "run"
-    start = time.perf_counter()
     process = processes.Process(target=train_into, args=(squares, folder, SETTINGS))
     process.start()
     process.join()
-    (folder.parent / "seconds").write_text(str(time.perf_counter() - start))
     return folder
 
 
@@ -100,7 +100,7 @@ def test_killed_ten_times(squares, uninterrupted, processes, tmp_path):
     folder = tmp_path / "run"
     moments = random.Random(7)
     killed = 0
-    whole = float((uninterrupted.parent / "seconds").read_text())
+    whole = float(uninterrupted.with_name("seconds").read_text())
     while killed < 10:
         process = processes.Process(target=train_into, args=(squares, folder, SETTINGS))
         process.start()
