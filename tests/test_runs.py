@@ -49,8 +49,8 @@ def results(folder):
 
 
 def train_into(data, folder, settings):
-    """A whole run, as a process of its own does it; the checkpoint is written after every epoch, and
-    beside the folder how long it took."""
+    """A whole run, as a process of its own does it; the checkpoint is written after every epoch,
+    and beside the folder how long it took."""
     Folder.keep = functools.partialmethod(Folder.keep, least=0)
     start = time.perf_counter()
     fit("digits_single", load(data), out=folder, progress=False, **settings)
