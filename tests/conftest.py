@@ -4,6 +4,7 @@ import contextlib
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 # all that drives the browser runs in one worker, so that it is started once
@@ -45,7 +46,8 @@ def servers():
 
 @pytest.fixture(scope="session")
 def shared():
-    """The folder of real data that MEDBOOK_DATA names; without it a test is skipped, in CI it fails."""
+    """The folder of real data that MEDBOOK_DATA names; without it a test is skipped, in CI it
+    fails."""
     folder = os.environ.get("MEDBOOK_DATA", "")
     if folder and Path(folder).is_dir():
         return Path(folder)
@@ -57,8 +59,22 @@ def shared():
 @pytest.fixture(scope="module")
 def without_reports():
     """Runs in folders write no report: it is drawn for a second each, and is tested with `fit`."""
-    from medbook.training import fitting
+    from medbook.training import runs
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "write_report", lambda run, folder, dataset=None: None)
+        patch.setattr(runs, "write_report", lambda run, folder, dataset=None: None)
         yield
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory):
+    """An .npz of 300 noisy 16 × 16 images; class 1 has a faint square at a random place."""
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.repeat([0, 1], [200, 100]))
+    images = rng.normal(100, 25, (300, 16, 16))
+    for image, label in zip(images, labels, strict=True):
+        row, column = rng.integers(0, 11, 2)
+        image[row : row + 5, column : column + 5] += 45 * label
+    path = tmp_path_factory.mktemp("data") / "squares.npz"
+    np.savez(path, images=images.clip(0, 255).astype("uint8"), labels=labels)
+    return path

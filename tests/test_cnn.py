@@ -1,4 +1,5 @@
 """The networks: exact sizes, shapes, errors, and model files that are not to be trusted."""
+
 import json
 import zipfile
 
@@ -9,7 +10,12 @@ import pytest
 from medbook.training import cnn
 from medbook.training.cnn import ARCHITECTURES, ModelError, build_cnn, compact, load_model
 
-SIZES = {"digits_single": 54_410, "digits_double": 121_930, "chest_gray_two_class": 11_168_642, "chest_rgb_binary": 9_679_041}
+SIZES = {
+    "digits_single": 54_410,
+    "digits_double": 121_930,
+    "chest_gray_two_class": 11_168_642,
+    "chest_rgb_binary": 9_679_041,
+}
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -17,7 +23,12 @@ def test_the_printed_networks_have_the_printed_sizes(name):
     model = ARCHITECTURES[name]()
     assert model.count_params() == SIZES[name] and model.name == name
     convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
-    assert all(layer.kernel_size == (3, 3) and layer.padding == "valid" and layer.activation.__name__ == "relu" for layer in convolutions)
+    assert all(
+        layer.kernel_size == (3, 3)
+        and layer.padding == "valid"
+        and layer.activation.__name__ == "relu"
+        for layer in convolutions
+    )
 
 
 def test_builder_takes_any_shape_and_says_when_it_is_too_small():
@@ -36,7 +47,9 @@ def test_builder_takes_any_shape_and_says_when_it_is_too_small():
 @pytest.mark.parametrize("size", [8, 28, 49, 64])
 def test_compact_takes_every_size(size):
     model = compact((size, size, 3), 5)
-    out = model.predict(np.random.default_rng(0).random((2, size, size, 3), dtype="float32"), verbose=0)
+    out = model.predict(
+        np.random.default_rng(0).random((2, size, size, 3), dtype="float32"), verbose=0
+    )
     np.testing.assert_allclose(out.sum(axis=1), 1, atol=1e-5)
 
 
@@ -60,14 +73,22 @@ def forged(path, **part):
             archive.writestr(name, content)
 
 
-@pytest.mark.parametrize("part", [
-    {"module": "os", "class_name": "system", "registered_name": None},
-    {"module": "builtins", "class_name": "function", "config": "eval", "registered_name": "function"},
-    {"module": "keras.layers", "class_name": "Lambda"},
-    {"module": "keras.layers", "class_name": "TorchModuleWrapper"},
-    {"module": "kerasx.layers", "class_name": "Dense"},
-    {"module": "os", "class_name": "system", "registered_name": "medbook>system"},
-])
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"module": "os", "class_name": "system", "registered_name": None},
+        {
+            "module": "builtins",
+            "class_name": "function",
+            "config": "eval",
+            "registered_name": "function",
+        },
+        {"module": "keras.layers", "class_name": "Lambda"},
+        {"module": "keras.layers", "class_name": "TorchModuleWrapper"},
+        {"module": "kerasx.layers", "class_name": "Dense"},
+        {"module": "os", "class_name": "system", "registered_name": "medbook>system"},
+    ],
+)
 def test_models_that_would_run_code_are_refused(tmp_path, part):
     forged(tmp_path / "forged.keras", **part)
     with pytest.raises(ModelError, match="refused"):
@@ -89,4 +110,7 @@ def test_other_broken_model_files_are_told(tmp_path):
     (tmp_path / "half.keras").write_bytes(content[: len(content) // 2])
     with pytest.raises(ModelError):
         load_model(tmp_path / "half.keras")
-    assert cnn.foreign_parts({"module": "keras.layers", "class_name": "Dense", "config": {"units": 1}}) == []
+    assert (
+        cnn.foreign_parts({"module": "keras.layers", "class_name": "Dense", "config": {"units": 1}})
+        == []
+    )
