@@ -1,4 +1,4 @@
-"""Chapter 5.15: images of all types are taken, and wrong ones told what would do."""
+"""Chapter 5.17: images of all types are taken, and wrong ones told what would do."""
 
 import keras
 import numpy as np
