@@ -99,7 +99,7 @@ def _open_data(data, reading, *, small=False, **options):
 
     With `small`, images of more than 96 pixels are read at 64 × 64 unless a size is given.
     """
-    from medbook.images.datasets import load
+    from medbook.images.sources import load
     options = options | {name: value for name, value in reading.items() if value is not None}
     dataset = load(data, **options)
     height, width, _ = dataset.shape

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from medbook.images.datasets import Card, Dataset, split
+from medbook.images.data_cards import Card
+from medbook.images.datasets import Dataset, split
 
 
 def scans(patients=60, images=3, size=12, seed=0, lesion=1.0, sickness=0.5):

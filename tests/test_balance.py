@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medbook.images.datasets import from_arrays
+from medbook.images.assembly import from_arrays
 from medbook.training.balance import (
     STRATEGIES,
     ShiftedFocalLoss,

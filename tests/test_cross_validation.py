@@ -9,9 +9,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import PredefinedSplit, StratifiedGroupKFold, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 
-from medbook.evaluation.metrics import auc
+from medbook.evaluation.ranking import auc
 from medbook.evaluation.predictions import evaluate_table
-from medbook.images.datasets import load
+from medbook.images.sources import load
 from medbook.training.cross_validation import (
     auc_intervals,
     cross_validate,

@@ -697,7 +697,7 @@ def test_a_second_model_with_fewer_classes_goes_without_grad_cam(opened):
 
 
 def test_grad_cam_of_a_chosen_layer(opened):
-    from medbook.inspection.attribution import grad_cam
+    from medbook.inspection.activation_maps import grad_cam
 
     explorer, image = opened(digits(), picture()), picture()[None, ..., None]
     explorer.controls.overlay.value, explorer.controls.target.value = True, 1

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from medbook.images.augmentation import augmenter
-from medbook.images.datasets import load
+from medbook.images.sources import load
 from medbook.training import fitting
 from medbook.training.balance import STRATEGIES, epoch_order
 from medbook.training.cnn import build, build_cnn

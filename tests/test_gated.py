@@ -7,7 +7,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medbook.evaluation.metrics import auc
+from medbook.evaluation.ranking import auc
 from medbook.foundations import gated, recurrent
 from medbook.foundations.arrays import ArrayError, numerical_gradient
 from medbook.foundations.backprop import Dense, Network, gradient_check, set_weights

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medbook.evaluation.metrics import auc
+from medbook.evaluation.ranking import auc
 from medbook.foundations.arrays import ArrayError
 from medbook.foundations.backprop import (
     Dense,

@@ -9,7 +9,8 @@ import pytest
 from keras import layers
 
 from medbook.inspection.backend import InspectionError
-from medbook.inspection.feature_maps import Record, feature_maps, layer_outputs
+from medbook.inspection.feature_maps import feature_maps
+from medbook.inspection.layers import layer_outputs, Record
 from medbook.inspection.pixel import (
     _CallsOf,
     _record_layer,

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from medbook.inspection.feature_maps import feature_maps, layer_outputs
+from medbook.inspection.feature_maps import feature_maps
+from medbook.inspection.layers import layer_outputs
 from medbook.inspection.pixel import explain_in, layer_tensors, receptive_field
 from medbook.inspection.pixel_layers import EXPLANATIONS, RULES
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medbook.images.datasets import load
+from medbook.images.sources import load
 from medbook.training.cnn import build
 from medbook.training.fitting import fit
 from medbook.training.precision import set_precision

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medbook.images.datasets import load
+from medbook.images.sources import load
 from medbook.training import runs
 from medbook.training.fitting import fit
 from medbook.training.runs import Folder, Run, State, TrainingError, differences

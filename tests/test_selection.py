@@ -12,7 +12,7 @@ import numpy as np
 import optuna
 import pytest
 
-from medbook.evaluation.metrics import auc
+from medbook.evaluation.ranking import auc
 from medbook.training.fitting import fit
 from medbook.training.runs import TrainingError
 from medbook.training.selection import candidate, search

@@ -10,7 +10,8 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from pydicom.data import get_testdata_file
 
-from medbook.images.dicom import WINDOWS, MedicalImage, read_image, read_series, window
+from medbook.images.dicom import MedicalImage, read_image, window, WINDOWS
+from medbook.images.series import read_series
 from medbook.inspection import slices
 from medbook.inspection.backend import InspectionError
 from medbook.inspection.slices import (

@@ -402,7 +402,7 @@ def test_a_patient_column_is_found_by_its_usual_names_and_absence_by_its_usual_w
 
 
 def dicom_folder(root, patients=8, images=2):
-    from medbook.images.dicom import write_image
+    from medbook.images.writing import write_image
 
     for patient in range(patients):
         folder = root / ("normal", "nodule")[patient % 2]

@@ -17,7 +17,7 @@ import numpy as np
 
 from .arrays import ArrayError, as_floats, numerical_gradient
 from .arrays import one_of, pair, positive
-from .convolution import conv2d, conv2d_backward
+from .fast_convolution import conv2d, conv2d_backward
 from .dense import dense, dense_backward, gelu, gelu_backward, leaky_relu
 from .dense import leaky_relu_backward, log_softmax, relu, relu_backward
 from .dense import sigmoid, softmax

@@ -471,7 +471,7 @@ def _pixel_panels(tables, steps):
     else:
         size = (1.7 * len(tables) + 3.6, 2.2)
         layout = [[*names, "steps"]]
-        ratios = {"width_ratios": [1.7] * len(tables) + [3.6]}
+        ratios = {"width_ratios": [1.9] * len(tables) + [3.6]}
     return plt.subplot_mosaic(layout, figsize=size, layout="constrained", **ratios)
 
 # %% ../../nbs/5_inspection/09_arithmetic.ipynb #2a3c31fe

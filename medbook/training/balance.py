@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from ..evaluation.calibration import prior_correction, weighted_prior
+from ..evaluation.recalibration import prior_correction, weighted_prior
 from ..images.datasets import allocate
 
 # %% ../../nbs/4_training/02_balance.ipynb #5989e3b5

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import integrate, stats
 
 from ..evaluation.intervals import auc_interval, delong
-from ..evaluation.metrics import auc
+from ..evaluation.ranking import auc
 from ..evaluation.predictions import evaluate_table, positive_score, table_parts
 from ..images.datasets import class_shares
 from .fitting import fit, predict

@@ -20,10 +20,13 @@ import pandas as pd
 
 from ..core import ProgressBar
 from ..evaluation.calibration import ece
-from ..evaluation.decision import net_benefit, youden
-from ..evaluation.intervals import IntervalWarning, bootstrap, wilson
-from ..evaluation.metrics import auc, confusion_matrix
-from ..images.datasets import load
+from ..evaluation.decision import youden
+from ..evaluation.decision_curves import net_benefit
+from ..evaluation.intervals import wilson
+from ..evaluation.resampling import bootstrap, IntervalWarning
+from ..evaluation.metrics import confusion_matrix
+from ..evaluation.ranking import auc
+from ..images.sources import load
 from .balance import STRATEGIES, class_counts, find_strategy
 from .cnn import build_cnn, compact
 from .fitting import fit

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..evaluation.intervals import redraw
-from ..evaluation.metrics import auc
+from ..evaluation.resampling import redraw
+from ..evaluation.ranking import auc
 from ..images.datasets import class_shares
 from .cross_validation import group_numbers, held_out, patient_order, scored
 from .selection import check_valid, drop_test, metric_label, metric_name

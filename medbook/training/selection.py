@@ -21,8 +21,9 @@ import optuna
 import pandas as pd
 
 from ..core import first_line, write_atomic
-from ..evaluation.metrics import auc
-from ..images.datasets import Card, Dataset, split
+from ..evaluation.ranking import auc
+from ..images.data_cards import Card
+from ..images.datasets import Dataset, split
 from .cnn import RECIPES, Recipe, build_cnn
 from .fitting import make_learner, scores, settle_recipe, start_learner, train
 from .precision import set_precision

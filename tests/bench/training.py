@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from medbook.evaluation.intervals import auc_interval
-from medbook.images.datasets import from_npz
+from medbook.images.sources import from_npz
 from medbook.images.phantoms import study
 from medbook.training.cnn import chest_gray_two_class
 from medbook.training.fitting import fit
