@@ -1,4 +1,5 @@
-"""Train the small network that the chapters on inspection look into: `python data/nodule_network.py` (phantoms only; five minutes)."""
+"""Train the small network that the chapters on inspection look into:
+`python data/nodule_network.py` (phantoms only; five minutes)."""
 
 import tempfile
 from pathlib import Path

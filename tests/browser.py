@@ -1,6 +1,6 @@
 """Small notebooks in a real JupyterLab or Voila and a real browser, for the tests of widgets.
 
-    with chromium() as browser, desk("lab") as server, shown(browser, server, ["from medbook... import X", "X()"]) as (page, watch):
+    with shown(browser, servers("lab"), ["from medbook... import X", "X()"]) as (page, watch):
         page.locator("canvas").first.hover()
         assert canvas_pixels(page.locator("canvas").first).std() > 0
         watch.check()
@@ -36,7 +36,8 @@ DONE = "all cells have run"
 HARMLESS = (
     "favicon.ico",
 )  # parts of console messages that are about the front end, not about a widget
-ICONS = "https://cdn.jsdelivr.net/npm/@fortawesome/fontawesome-free@"  # style sheets that Voila's own page asks for; answered here, empty
+# style sheets that Voila's own page asks for; answered here, empty
+ICONS = "https://cdn.jsdelivr.net/npm/@fortawesome/fontawesome-free@"
 SETTINGS = ROOT / "medbook" / "lab"
 QUIET = (
     f"--LabApp.app_settings_dir={SETTINGS}",
@@ -50,7 +51,8 @@ numbers = itertools.count(1)
 
 @dataclass
 class Watch:
-    """What a page did: its faults (console errors, errors of its scripts), the addresses it asked, the frames it sent its kernel."""
+    """What a page did: its faults (console errors, errors of its scripts),
+    the addresses it asked, the frames it sent its kernel."""
 
     faults: list = field(default_factory=list)
     addresses: list = field(default_factory=list)
@@ -126,7 +128,8 @@ class Desk:
 
 
 def _environment(folder, theme):
-    """The environment of a server that reads and writes nobody's own settings; JupyterLab keeps all cells on the page."""
+    """The environment of a server that reads and writes nobody's own settings;
+    JupyterLab keeps all cells on the page."""
     user = folder / "settings"
     for plugin, chosen in {
         "apputils-extension/themes": {"theme": THEMES[theme]},
@@ -198,7 +201,8 @@ def _address(process):
 
 @contextlib.contextmanager
 def desk(front="lab", *, theme="light"):
-    """A server of notebooks, JupyterLab ("lab") or Voila ("voila"), on an empty temporary folder; yields a `Desk`."""
+    """A server of notebooks, JupyterLab ("lab") or Voila ("voila"),
+    on an empty temporary folder; yields a `Desk`."""
     with tempfile.TemporaryDirectory(prefix="medbook-desk-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         served = folder / "notebooks"
@@ -232,19 +236,23 @@ def write_notebook(folder, cells):
     return name
 
 
-STARTED = "[...document.querySelectorAll('.jp-InputPrompt')].some(prompt => /\\[(\\d+|\\*)\\]/.test(prompt.textContent))"
+STARTED = r"""[...document.querySelectorAll('.jp-InputPrompt')]
+    .some(prompt => /\[(\d+|\*)\]/.test(prompt.textContent))"""
 FAILED = "Traceback (most recent call last)"
-ENDED = """([done, failed]) => [...document.querySelectorAll('.jp-OutputArea-output')].map(area => area.textContent.trim())
+ENDED = """([done, failed]) => [...document.querySelectorAll('.jp-OutputArea-output')]
+    .map(area => area.textContent.trim())
     .some(text => text === done || text.includes(failed))"""
 
 
-# JupyterLab calls a notebook idle before it has a kernel, and asks for one in a dialog when cells are run then
+# JupyterLab calls a notebook idle before it has a kernel, and asks for one in a dialog when
+# cells are run then
 READY = """() => document.querySelector('.jp-KernelName')?.textContent.includes('Python')
     && document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle'"""
 
 
 def _run_in_lab(page):
-    """Run all cells of the notebook that JupyterLab shows, once its kernel is there; ask again where the menu did nothing."""
+    """Run all cells of the notebook that JupyterLab shows, once its kernel is there;
+    ask again where the menu did nothing."""
     page.wait_for_function(READY, timeout=120_000)
     for patience in (8_000, 15_000, 30_000):
         page.get_by_role("menuitem", name="Run", exact=True).click()
@@ -256,7 +264,8 @@ def _run_in_lab(page):
 
 @contextlib.contextmanager
 def shown(browser, desk, cells, *, width=1280, height=900, timeout=180_000):
-    """Open a new notebook of code `cells`, run them all, and yield (page, `Watch`) when they have run; AssertionError when one failed."""
+    """Open a new notebook of code `cells`, run them all, and yield (page,
+    `Watch`) when they have run; AssertionError when one failed."""
     watch = Watch()
     page = browser.new_page(viewport={"width": width, "height": height})
     try:
@@ -279,7 +288,8 @@ def canvas_pixels(locator):
 
 
 def wait_for_change(page, locator, before, *, timeout=10_000):
-    """Wait until a canvas shows something else than `before` (from `canvas_pixels`); returns what it shows then."""
+    """Wait until a canvas shows something else than `before` (from `canvas_pixels`);
+    returns what it shows then."""
     page.wait_for_function(
         """([canvas, before]) => canvas.toDataURL('image/png') !== before""",
         arg=[locator.element_handle(), _data_url(locator, before)],

@@ -1,4 +1,5 @@
-"""Fail when the library in medbook/ is not what the notebooks in nbs/ export, or a notebook carries stray metadata."""
+"""Fail when the library in medbook/ is not what the notebooks in nbs/ export,
+or a notebook carries stray metadata."""
 
 import hashlib
 import subprocess

@@ -1,4 +1,5 @@
-"""What all tests share: the real data, one browser, one JupyterLab and one Voila for all tests that need them."""
+"""What all tests share: the real data, one browser,
+one JupyterLab and one Voila for all tests that need them."""
 
 import contextlib
 import os
@@ -30,7 +31,8 @@ def browser():
 
 @pytest.fixture(scope="session")
 def servers():
-    """A function that gives the running JupyterLab ("lab") or Voila ("voila"), started when first asked for."""
+    """A function that gives the running JupyterLab ("lab") or Voila ("voila"),
+    started when first asked for."""
     from tests.browser import desk
 
     with contextlib.ExitStack() as stack:

@@ -1,4 +1,5 @@
-"""Take the README's pictures in headless Chromium: `python -m tests.pictures REPORT.html` writes them to nbs/pictures."""
+"""Take the README's pictures in headless Chromium:
+`python -m tests.pictures REPORT.html` writes them to nbs/pictures."""
 
 import contextlib
 import re
@@ -64,7 +65,8 @@ image = normalise(phantom.image, (0.5, 99.5))""",
 
 
 def explorer(browser):
-    """The explorer in JupyterLab with the second convolution chosen, the pointer on a pixel of its fourth map."""
+    """The explorer in JupyterLab with the second convolution chosen,
+    the pointer on a pixel of its fourth map."""
     from tests.browser import desk, shown
 
     with (

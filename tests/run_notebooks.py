@@ -1,4 +1,5 @@
-"""Execute notebooks, each in a fresh kernel, and store their outputs: `python tests/run_notebooks.py [NOTEBOOK ...]`."""
+"""Execute notebooks, each in a fresh kernel, and store their outputs:
+`python tests/run_notebooks.py [NOTEBOOK ...]`."""
 
 import os
 import re
@@ -19,13 +20,14 @@ def chapters():
 
 
 LOADER_NOISE = re.compile(
-    r"^([IWEF]\d{4} |WARNING: All log messages before absl|To enable the following instructions).*\n?",
+    r"^([IWEF]\d{4} |WARNING: All log messages before absl|To enable the following instr).*\n?",
     re.MULTILINE,
 )
 
 
 def drop_noise(book):
-    """Remove what TensorFlow's C++ logger says while it loads; everything else on standard error stays to be seen."""
+    """Remove what TensorFlow's C++ logger says while it loads;
+    everything else on standard error stays to be seen."""
     for cell in book.cells:
         for output in cell.get("outputs", []):
             if output.get("name") == "stderr":
@@ -39,7 +41,8 @@ def drop_noise(book):
 
 
 def drop_widgets(book):
-    """Remove what only a running kernel can draw; a widget's still picture stays, and the figure beside a slider is what a page shows."""
+    """Remove what only a running kernel can draw;
+    a widget's still picture stays, and the figure beside a slider is what a page shows."""
     view = "application/vnd.jupyter.widget-view+json"
     for cell in book.cells:
         if "outputs" in cell:
@@ -55,7 +58,8 @@ def drop_widgets(book):
 
 
 def execute(path):
-    """The notebook at `path` after a run in a fresh kernel, started in the notebook's own folder."""
+    """The notebook at `path` after a run in a fresh kernel,
+    started in the notebook's own folder."""
     book = nbformat.read(path, as_version=4)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     NotebookClient(

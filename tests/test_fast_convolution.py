@@ -21,7 +21,8 @@ pairs = st.tuples(small, small)
 
 @st.composite
 def problems(draw, side=11, channels=4):
-    """Sizes and options of a convolution that fits: odd, even, one channel, strides over the kernel."""
+    """Sizes and options of a convolution that fits:
+    odd, even, one channel, strides over the kernel."""
     padding = draw(st.sampled_from(["valid", "same"]))
     size, dilation = draw(pairs), draw(st.one_of(st.just((1, 1)), pairs))
     stride = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))

@@ -1,4 +1,5 @@
-"""The book in a real JupyterLab, as `medbook lab` starts it: it opens, runs, and shows its figures."""
+"""The book in a real JupyterLab, as `medbook lab` starts it:
+it opens, runs, and shows its figures."""
 
 import pytest
 

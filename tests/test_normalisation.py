@@ -1,4 +1,5 @@
-"""Chapter 2.7: batch and layer normalisation and dropout equal Keras, and their gradients equal differences."""
+"""Chapter 2.7: batch and layer normalisation and dropout equal Keras,
+and their gradients equal differences."""
 
 import keras
 import numpy as np
@@ -25,7 +26,8 @@ TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 
 @st.composite
 def cases(draw):
-    """A shape (batch, ..., channels) with at least two numbers a channel, a dtype, an epsilon and a seed."""
+    """A shape (batch, ..., channels) with at least two numbers a channel, a dtype,
+    an epsilon and a seed."""
     shape = draw(st.lists(st.integers(1, 5), min_size=2, max_size=4))
     shape[0] += 1
     return (

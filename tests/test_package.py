@@ -1,4 +1,5 @@
-"""The package as a whole: light to import, version from its metadata, notebooks and library in step."""
+"""The package as a whole: light to import, version from its metadata,
+notebooks and library in step."""
 
 import importlib
 import re
@@ -24,7 +25,8 @@ PROBE = """
 import sys, time
 start = time.perf_counter()
 import medbook
-print(time.perf_counter() - start, *sorted({"keras", "tensorflow", "matplotlib", "seaborn", "pandas", "numpy"} & set(sys.modules)))
+heavy = {"keras", "tensorflow", "matplotlib", "seaborn", "pandas", "numpy"}
+print(time.perf_counter() - start, *sorted(heavy & set(sys.modules)))
 """
 
 
@@ -56,7 +58,8 @@ def test_every_public_name_is_there():
 
 
 OFFERED = {
-    "images": "read_image read_series read_waveform index_folder load audit normalise resize chest_radiograph",
+    "images": "read_image read_series read_waveform index_folder load audit normalise resize "
+    "chest_radiograph",
     "foundations": "conv2d max_pool2d rnn lstm gru scaled_dot_product_attention batch_norm dropout",
     "evaluation": "evaluate auc auc_interval sensitivity specificity bootstrap compare wilson",
     "training": "build_cnn ARCHITECTURES fit predict class_weights compare_strategies search",

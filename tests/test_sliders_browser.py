@@ -1,4 +1,5 @@
-"""The sliders of part 2 in a real JupyterLab and a real browser: every cell runs in a fresh kernel, and each slider moves its picture."""
+"""The sliders of part 2 in a real JupyterLab and a real browser:
+every cell runs in a fresh kernel, and each slider moves its picture."""
 
 import re
 import shutil

@@ -170,12 +170,11 @@ def as_json(value):
         return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, np.ndarray)):
         return [as_json(item) for item in value]
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    if isinstance(value, (int, np.integer)):
-        return int(value)
-    if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else None
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, (bool, int)):
+        return value
     return value if value is None else str(value)
 
 # %% ../../nbs/3_evaluation/15_page.ipynb #6097b3d4

@@ -5,7 +5,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
     submodules=["arrays", "convolution", "fast_convolution", "transposed", "pooling", "dense",
                 "normalisation", "losses", "backprop", "optimizers", "recurrent", "gated",
-                "attention", "heads"],
+                "attention", "heads", "layers"],
     submod_attrs={
         "arrays": ["ArrayError", "numerical_gradient"],
         "convolution": ["convolve", "correlate", "conv2d_loops", "output_size", "receptive_field"],
@@ -38,5 +38,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
                       "causal_mask", "padding_mask", "scaled_dot_product_attention",
                       "scaled_dot_product_attention_backward"],
         "heads": ["HeadWeights", "multi_head_attention", "multi_head_attention_backward"],
+        "layers": ["BatchNormalization", "Conv2DTranspose", "DepthwiseConv2D", "Dropout",
+                   "LayerNormalization"],
     },
 )

@@ -471,7 +471,7 @@ def _check_alpha(alpha, classes=None):
         found = _numbers("alpha", alpha, "...", np.float64)
     except ArrayError:
         found = np.array(-1.0)
-    truth = isinstance(alpha, bool) or getattr(alpha, "dtype", None) == bool
+    truth = isinstance(alpha, bool) or str(getattr(alpha, "dtype", "")) == "bool"
     fits = found.shape in ((), (classes,)) and not truth
     if not fits or found.min() < 0 or (classes is None and found > 1):
         said = repr(alpha if truth or found.ndim == 0 else found.tolist())

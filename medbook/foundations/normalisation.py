@@ -150,7 +150,7 @@ def running_statistics(mean, variance, x, *, momentum=0.99):
     Returns
     -------
     mean, variance : (channels,)
-        momentum · old + (1 - momentum) · the batch's; the variance divides by the count, as Keras's.
+        momentum · old + (1 - momentum) · the batch's, whose variance divides by the count.
 
     Raises
     ------
@@ -195,7 +195,8 @@ def batch_norm_inference(x, gamma, beta, mean, variance, *, epsilon=1e-3):
     mean = as_floats("mean", mean, "channels", channels=x.shape[-1])
     variance = as_floats("variance", variance, "channels", channels=x.shape[-1])
     if variance.min() < 0:
-        raise ArrayError(f"variance: its smallest value is {variance.min():g}, but expected 0 or more")
+        raise ArrayError(f"variance: its smallest value is {variance.min():g}, but expected 0 "
+                         "or more")
     return gamma * (x - mean) / np.sqrt(variance + epsilon) + beta
 
 # %% ../../nbs/2_foundations/07_normalisation.ipynb #6f6a2899
@@ -226,7 +227,9 @@ def batch_norm_inference_backward(grad, x, gamma, beta, mean, variance, *, epsil
     x_hat = (x - mean) / spread
     dgamma = (grad * x_hat).sum(axis=axes)
     dbeta = grad.sum(axis=axes)
-    return gamma * grad / spread, dgamma, dbeta, -gamma * dbeta / spread, -gamma * dgamma / (2 * spread**2)
+    dmean = -gamma * dbeta / spread
+    dvariance = -gamma * dgamma / (2 * spread**2)
+    return gamma * grad / spread, dgamma, dbeta, dmean, dvariance
 
 # %% ../../nbs/2_foundations/07_normalisation.ipynb #47ba48be
 def layer_norm(x, gamma, beta, *, epsilon=1e-3):

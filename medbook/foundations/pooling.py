@@ -98,7 +98,7 @@ def avg_pool2d_loops(x, size=2, *, stride=None, padding="valid"):
 
 # %% ../../nbs/2_foundations/05_pooling.ipynb #3b7152a1
 def _taps(axis):
-    """For each place of a window: the windows in which it lies inside, the pixels it reads there."""
+    """For each place of a window, the windows in which it lies inside, and the pixels read."""
     taps = []
     nearest = max(axis.before - (axis.count - 1) * axis.stride, 0)
     furthest = min(axis.before + axis.length, axis.size)
@@ -168,8 +168,8 @@ def max_pool2d(x, size=2, *, stride=None, padding="valid"):
         Pixels from one window to the next; None is `size`.
     padding : "valid", "same", int or (int, int)
         "valid": windows inside the image alone, floor((L - size) / stride) + 1 of them along an
-        axis of length L. "same": ceil(L / stride) of them, which may stick out. A number: so many pixels
-        more on each side, at most half a window. What lies outside does not count.
+        axis of length L. "same": ceil(L / stride) of them, which may stick out. A number: so many
+        pixels more on each side, at most half a window. What lies outside does not count.
 
     Returns
     -------

@@ -202,7 +202,8 @@ class Side:
         self.look_at_weights()
         make = _everything if self.whole else _overview
         key = (make.__name__, tuple(form["path"] for form in self.forms), spec_of(batch))
-        self.forward = remember(model, key, lambda: compile_function(make(model, self.forms), model))
+        self.forward = remember(
+            model, key, lambda: compile_function(make(model, self.forms), model))
 
     def look_at_weights(self):
         """Find the first weight that is not finite."""

@@ -23,7 +23,6 @@ from medbook.training.runs import (
     Keeper,
     Progress,
     Run,
-    State,
     Stopped,
     TrainingError,
     catch_ctrl_c,

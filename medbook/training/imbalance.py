@@ -463,12 +463,11 @@ def compare_strategies(dataset, strategies=None, seeds=(0, 1, 2), *, model="comp
     threshold : float
         Of the net benefit of the rarest class against the rest; None, its share in `prior`.
     out : path
-        Each run is kept in `out/<strategy>/seed-<seed>`, and the same call goes on where it was
-        stopped.
+        Keeps each run in `out/<strategy>/seed-<seed>`; the same call goes on where it stopped.
     resamples : int
         Of the bootstrap by patient.
     progress : bool
-        Show a bar, and a line a run.
+        Bar, and a line a run.
     options
         For `fit`, such as epochs, batch_size, learning_rate, augment, members, patience.
 

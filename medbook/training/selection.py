@@ -37,14 +37,10 @@ def candidate(dataset, *, kernel_size=3, filters=16, depth=2, dense=0, dropout=0
     ----------
     dataset : Dataset
         Its shape, classes and task.
-    kernel_size : int
-        Side of all kernels.
-    filters : int
-        Of the first block; twice as many in the next, and so on.
-    depth : int
-        Number of blocks.
-    dense : int
-        Units before the head; 0: none.
+    kernel_size, filters : int
+        Side of all kernels; filters of the first block, twice as many in each next one.
+    depth, dense : int
+        Number of blocks; units before the head, 0: none.
     dropout : float
         Share of values dropped before the head.
 
@@ -74,16 +70,12 @@ def scans(patients=160, images=3, size=16, lesion=1.2, seed=0):
 
     Parameters
     ----------
-    patients : int
-        How many.
-    images : int
-        Of each patient.
-    size : int
-        Side in pixels.
+    patients, images : int
+        How many, and how many of each.
+    size, seed : int
+        Side in pixels; seed of the noise and the splits.
     lesion : float
         Height of the spot; 0: there is nothing to find.
-    seed : int
-        Of the noise and the splits.
 
     Returns
     -------
@@ -302,10 +294,8 @@ def search(dataset, space=None, *, model=candidate, trials=20, epochs=6, metric=
         are `model`'s keywords, or batch_size, learning_rate, augment, balance, which go to `fit`.
     model : function
         (dataset, **setting) -> Keras model.
-    trials : int
-        Finished trials in all, those of earlier calls with the same `out` counted.
-    epochs : int
-        Of a complete trial.
+    trials, epochs : int
+        Finished trials in all, those of earlier calls counted; epochs of a complete one.
     metric : function
         f(y_true, y_score) -> float, the larger the better.
     pruner : {"median", "halving", None} or optuna.pruners.BasePruner
@@ -314,12 +304,10 @@ def search(dataset, space=None, *, model=candidate, trials=20, epochs=6, metric=
     out : path
         A folder for the study (SQLite); the same call goes on where it was stopped, killed or not,
         and ends with the same table.
-    resume : bool
-        False starts over.
+    resume, progress : bool
+        False starts over; print a line a trial.
     seed : int
         Of proposals and training.
-    progress : bool
-        Print a line a trial.
     options
         batch_size, learning_rate, augment, balance or precision of all trials.
 

@@ -1,4 +1,5 @@
-"""Speeds as ratios measured in one run. A module here has `rows()`, which yields a `Row` for each comparison."""
+"""Speeds as ratios measured in one run.
+A module here has `rows()`, which yields a `Row` for each comparison."""
 
 import gc
 import statistics

@@ -24,10 +24,11 @@ def main(names):
     lines = [
         "# Benchmarks",
         "",
-        "Ratios measured in one run by `make bench`; a ratio above 1 means that medbook is faster. NumPy's matrix",
+        "Ratios measured in one run by `make bench`; above 1, medbook is faster. NumPy's matrix",
         "kernels are those for this processor, whatever `OPENBLAS_CORETYPE` says.",
         "",
-        f"Python {platform.python_version()}, NumPy {version('numpy')}, TensorFlow {version('tensorflow')}, Keras {version('keras')}, "
+        f"Python {platform.python_version()}, NumPy {version('numpy')}, "
+        f"TensorFlow {version('tensorflow')}, Keras {version('keras')}, "
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores.",
         "",
         "| comparison | medbook | other | ratio | target | met |",
@@ -35,7 +36,9 @@ def main(names):
     ]
     for name in chosen:
         for row in importlib.import_module(f"tests.bench.{name}").rows():
-            line = f"| {row.what} | {row.ours:.4g} | {row.theirs:.4g} | {row.ratio:.2f} | {row.target} | {'yes' if row.met else '**no**'} |"
+            met = "yes" if row.met else "**no**"
+            numbers = f"{row.ours:.4g} | {row.theirs:.4g} | {row.ratio:.2f}"
+            line = f"| {row.what} | {numbers} | {row.target} | {met} |"
             print(line, flush=True)
             lines.append(line)
     if not names:

@@ -1,4 +1,5 @@
 """A training step in NumPy against Keras's compiled one."""
+
 import keras
 import numpy as np
 
@@ -20,5 +21,8 @@ def rows():
         network.learn(x, y)
         adam.update(network.layers)
 
-    what = "a training step of digits_double in NumPy, batch 64, against Keras's compiled step (at most 3 times its time)"
+    what = (
+        "a training step of digits_double in NumPy, batch 64, against Keras's compiled step "
+        "(at most 3 times its time)"
+    )
     yield faster(what, step, lambda: float(model.train_on_batch(x, y)), ">= 0.333", repeats=31)

@@ -1,4 +1,5 @@
-"""NumPy's convolution against Keras's on the CPU and against its own loops; its cost against the number of images."""
+"""NumPy's convolution against Keras's on the CPU and against its own loops;
+its cost against the number of images."""
 
 import keras
 import numpy as np

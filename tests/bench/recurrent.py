@@ -1,4 +1,6 @@
-"""Recurrent networks: an LSTM scan against Keras's layer called eagerly, and how time grows with steps and with sequences."""
+"""Recurrent networks: an LSTM scan against Keras's layer called eagerly,
+and how time grows with steps and with sequences."""
+
 import time
 
 import keras
@@ -19,8 +21,13 @@ def against_keras(make, scan, inputs, target):
     x, layer = signals(32, 250, inputs), make(UNITS, return_sequences=True, return_state=True)
     layer.build(x.shape)
     weights = layer.get_weights()
-    what = f"{scan.__name__}, 32 × 250 steps × {inputs} inputs, {UNITS} units, seconds, against Keras's layer called eagerly"
-    return faster(what, lambda: scan(x, *weights), lambda: [np.asarray(part) for part in layer(x)], target)
+    what = (
+        f"{scan.__name__}, 32 × 250 steps × {inputs} inputs, {UNITS} units, seconds, "
+        "against Keras's layer called eagerly"
+    )
+    return faster(
+        what, lambda: scan(x, *weights), lambda: [np.asarray(part) for part in layer(x)], target
+    )
 
 
 def weights_of(inputs):
@@ -30,7 +37,8 @@ def weights_of(inputs):
 
 
 def best(small, large, repeats=15):
-    """Fewest seconds of two callables, called in turn: what the work itself takes, whatever else the machine does."""
+    """Fewest seconds of two callables, called in turn:
+    what the work itself takes, whatever else the machine does."""
     times = ([], [])
     for _ in range(repeats):
         for call, kept in zip((small, large), times, strict=True):
@@ -53,6 +61,16 @@ def rows():
     yield against_keras(keras.layers.SimpleRNN, rnn, 12, ">= 1")
     weights = weights_of(12)
     short, long = signals(32, 100, 12), signals(32, 1000, 12)
-    yield growth("lstm, seconds a 100 steps: 1,000 steps against 100", lambda: lstm(short, *weights), lambda: lstm(long, *weights), 10)
+    yield growth(
+        "lstm, seconds a 100 steps: 1,000 steps against 100",
+        lambda: lstm(short, *weights),
+        lambda: lstm(long, *weights),
+        10,
+    )
     few, many = signals(64, 100, 12), signals(256, 100, 12)
-    yield growth("lstm, seconds for 64 sequences: 256 against 64", lambda: lstm(few, *weights), lambda: lstm(many, *weights), 4)
+    yield growth(
+        "lstm, seconds for 64 sequences: 256 against 64",
+        lambda: lstm(few, *weights),
+        lambda: lstm(many, *weights),
+        4,
+    )
