@@ -21,7 +21,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from medbook.images import decoding
+from medbook.images import decoding, headers
 from medbook.images import (
     DicomError,
     index_folder,
@@ -101,10 +101,11 @@ def test_a_lying_header_takes_no_memory(tmp_path):
 def test_unreadable_file(tmp_path, monkeypatch):
     shutil.copy(CT, tmp_path / "x.dcm")
 
-    def refuse(path, mode):
+    def refuse(path, mode, **options):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
-    monkeypatch.setattr(decoding, "open", refuse, raising=False)
+    for module in (decoding, headers):
+        monkeypatch.setattr(module, "open", refuse, raising=False)
     assert "Permission denied" in fault(read_image, tmp_path / "x.dcm")
 
 
@@ -117,9 +118,11 @@ def test_a_disk_that_fails_while_reading(tmp_path, monkeypatch):
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
             return super().read(size)
 
-    monkeypatch.setattr(
-        decoding, "open", lambda path, mode: Failing(Path(path).read_bytes()), raising=False
-    )
+    def opened(path, mode, **options):
+        return Failing(Path(path).read_bytes())
+
+    for module in (decoding, headers):
+        monkeypatch.setattr(module, "open", opened, raising=False)
     assert "cannot be read (Input/output error)" in fault(read_image, tmp_path / "x.dcm")
 
 

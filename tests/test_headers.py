@@ -1,6 +1,7 @@
 """Contracts of medbook.images.headers: a row a file, whatever the file."""
 
 import os
+import pickle
 import shutil
 
 import numpy as np
@@ -70,6 +71,35 @@ def test_both_ways_through_a_header_give_the_same_row():
                 assert headers._slow_row(path) == row, path
             except DicomError:
                 assert error, path
+
+
+def test_both_ways_to_an_image_give_the_same(shared):
+    """The fast path of read_image must not read anything else than pydicom, nor lose a tag."""
+    quick = 0
+    for path in [*SHIPPED, *sorted((shared / "dicom").rglob("*.dcm"))]:
+        with decoding.reading(path):
+            try:
+                few, header = headers._quick_image(path)
+            except Exception:
+                continue                # left to pydicom
+            quick += 1
+            whole = headers.read_dataset(path)
+            meaning = headers._IMAGE_TAGS | headers._ODD_TAGS | {0x7FE00010}
+            assert set(few.keys()) == meaning & set(whole.keys()), path
+            assert all(few[tag].value == whole[tag].value for tag in few.keys()), path
+            del whole.PixelData
+            assert header() == whole and header().filename == whole.filename, path
+    assert quick > 100
+
+
+def test_the_header_of_an_image_is_read_when_looked_at_without_the_file(tmp_path):
+    path = shutil.copy(CT, tmp_path / "x.dcm")
+    image = read_image(path)
+    os.remove(path)
+    copied = pickle.loads(pickle.dumps(image))
+    assert callable(vars(image)["dataset"]) and callable(vars(copied)["dataset"])
+    assert image.dataset.PatientID == copied.dataset.PatientID == pydicom.dcmread(CT).PatientID
+    assert image.dataset is image.dataset and "PixelData" not in image.dataset
 
 
 def test_index_lists_bad_files_and_goes_on(tmp_path):

@@ -19,10 +19,10 @@ from pydicom.uid import ExplicitVRBigEndian
 from medbook.images.decoding import (
     PIXEL_KEYWORDS,
     DicomError,
-    read_dataset,
     reading,
     stored_pixels,
 )
+from .headers import LazyField, read_image_tags
 
 # %% ../../nbs/1_images/01_dicom.ipynb #a6e52f53
 def rescale(stored, slope=1.0, intercept=0.0):
@@ -398,7 +398,7 @@ class MedicalImage:
     modality : str
         "CT", "MR", "DX" ... or "".
     dataset : pydicom.Dataset or None
-        The header, without the pixels; of a series, the first slice's.
+        The header, without the pixels, read when first looked at; of a series, the first slice's.
     positions : (slices,) float array or None
         Of a series: mm along the slice normal.
     notes : list of str
@@ -408,7 +408,7 @@ class MedicalImage:
     units: str = "a.u."
     spacing: tuple | None = None
     modality: str = ""
-    dataset: Dataset | None = None
+    dataset: Dataset | None = LazyField()
     positions: np.ndarray | None = None
     notes: list = field(default_factory=list)
 
@@ -455,9 +455,10 @@ def read_image(path, *, frame=None, nan=None):
         One line that names the file, the fault and the fix.
     """
     with reading(path):
-        dataset = read_dataset(path)
+        dataset, header = read_image_tags(path)
         stored, photometric = stored_pixels(dataset, frame)
         image = _make_image(dataset, stored, photometric, frame)
+        image.dataset = header
         if stored.dtype.kind == "f":
             _replace_nan(image.pixels, nan)
         return image

@@ -81,7 +81,7 @@ def rows():
             "10 slices of 512×512 CT from file to HU float32, s; other: pydicom's bare pixel_array",
             lambda: slices(read_image, ct),
             lambda: slices(lambda path: pydicom.dcmread(path).pixel_array, ct),
-            ">= 0.8",
+            ">= 1",
             repeats=15,
         )
         yield faster(
