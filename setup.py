@@ -25,6 +25,8 @@ setup(
     install_requires=lines("requirements"),
     extras_require={name: lines(f"{name}_requirements") for name in ("dev", "gpu", "backends")},
     packages=find_packages(include=["medbook", "medbook.*"]),
-    package_data={"medbook": ["static/*", "*/templates/*", "*/static/*", "*/cards/*", "lab/*.json", "lab/kernels/*/*.json"]},
-    entry_points={"console_scripts": lines("console_scripts"), "nbdev": ["medbook=medbook._modidx:d"]},
+    package_data={"medbook": ["static/*", "*/templates/*", "*/static/*", "*/cards/*", "lab/*.json",
+                              "lab/kernels/*/*.json"]},
+    entry_points={"console_scripts": lines("console_scripts"),
+                  "nbdev": ["medbook=medbook._modidx:d"]},
 )

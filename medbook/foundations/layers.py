@@ -43,7 +43,7 @@ class LayerNormalization(Layer):
 
 # %% ../../nbs/2_foundations/15_layers.ipynb #76bca865
 class BatchNormalization(Layer):
-    """Each channel by the batch's statistics while learning, else by those kept, as `batch_norm`."""
+    """Each channel by the batch's statistics while learning, else by those kept."""
 
     def __init__(self, momentum=0.99, epsilon=1e-3):
         number("epsilon", epsilon, low=0, open_low=True)
