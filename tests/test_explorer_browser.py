@@ -6,8 +6,7 @@ import statistics
 import numpy as np
 import pytest
 
-from tests.browser import FRONTS, canvas_pixels, desk, shown
-from tests.pictures import chromium
+from tests.browser import FRONTS, canvas_pixels, shown
 
 CELLS = [
     """
@@ -80,15 +79,9 @@ RUSH = """([name, key, moves]) => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
-
-
 @pytest.fixture(scope="module", params=FRONTS)
-def page(request, browser, tmp_path_factory):
-    with desk(request.param) as server, shown(browser, server, CELLS) as (page, watch):
+def page(request, browser, servers, tmp_path_factory):
+    with shown(browser, servers(request.param), CELLS) as (page, watch):
         page.wait_for_selector(".mbx[data-frame]")
         page.wait_for_selector(
             ".medbook-explorer [role=slider][aria-label=noise]", state="attached"
@@ -298,8 +291,8 @@ FeatureExplorer(sick, one)
 
 
 @pytest.mark.timeout(300)
-def test_two_images_a_small_budget_and_a_message_on_a_narrow_page(browser, tmp_path):
-    with desk("voila") as server, shown(browser, server, SEVERAL, width=900) as (page, watch):
+def test_two_images_a_small_budget_and_a_message_on_a_narrow_page(browser, servers, tmp_path):
+    with shown(browser, servers("voila"), SEVERAL, width=900) as (page, watch):
         page.wait_for_function("document.querySelectorAll('.mbx[data-frame]').length === 3")
         pair, small, sick = (page.locator(".mbx").nth(place) for place in range(3))
         assert pair.locator(".mbx-inputs canvas").count() == 2

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from medbook.evaluation.interactive import CurveExplorer, curve_point, score_steps
-from tests.browser import Watch, desk, shown
-from tests.pictures import chromium
+from tests.browser import Watch, shown
 
 FILMS = """import numpy as np
 rng = np.random.default_rng(1)
@@ -70,12 +69,6 @@ def films():
     made = {}
     exec(FILMS, made)
     return made["ill"], made["score"]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as started:
-        yield started
 
 
 def alone(browser, explorer, width=1080, height=800):
@@ -431,11 +424,9 @@ def test_a_hundred_thousand_cases_follow_at_once(browser):
 
 
 @pytest.mark.timeout(300)
-def test_the_widget_in_jupyterlab(browser):
-    with (
-        desk("lab") as server,
-        shown(browser, server, [CELL + "\ndisplay(told, button, explorer)"]) as (page, watch),
-    ):
+def test_the_widget_in_jupyterlab(browser, servers):
+    cells = [CELL + "\ndisplay(told, button, explorer)"]
+    with shown(browser, servers("lab"), cells) as (page, watch):
         page.locator(".mbc-words").filter(has_text="people").wait_for(timeout=60_000)
         agree(page, threshold=0.3)
         asked = watch.asked
@@ -459,11 +450,9 @@ def test_the_widget_in_jupyterlab(browser):
 
 
 @pytest.mark.timeout(300)
-def test_the_widget_in_voila(browser):
-    with (
-        desk("voila") as server,
-        shown(browser, server, [CELL + "\ndisplay(told, explorer)"]) as (page, watch),
-    ):
+def test_the_widget_in_voila(browser, servers):
+    cells = [CELL + "\ndisplay(told, explorer)"]
+    with shown(browser, servers("voila"), cells) as (page, watch):
         page.locator(".mbc-words").filter(has_text="people").wait_for(timeout=60_000)
         slide(page, 10)
         page.get_by_text("python: [0.31, None, None, False]").wait_for(timeout=10_000)

@@ -1,7 +1,5 @@
 """The report as a reader sees it: one file, opened in a real browser without a network."""
 
-import shutil
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,24 +7,6 @@ import pytest
 from medbook.evaluation.report import evaluate
 
 EVIL = "<script>document.title = 'ran'</script><img src=x onerror=\"document.title = 'ran'\">"
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """A headless Chromium for this file's tests."""
-    path = next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-    )
-    if path is None:
-        pytest.fail(
-            "no chromium, chromium-browser or google-chrome is installed: run `make chromium`"
-        )
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module", params=["binary", "multi-class", "multi-label"])
@@ -80,12 +60,12 @@ def report(request, tmp_path_factory):
 
 
 @pytest.fixture
-def visit(chromium, report):
+def visit(browser, report):
     """A function of the window's width that opens the report: (page, requests, console)."""
     contexts = []
 
     def open_at(width, **options):
-        context = chromium.new_context(
+        context = browser.new_context(
             viewport={"width": width, "height": 900}, offline=True, **options
         )
         contexts.append(context)

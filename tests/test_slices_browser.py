@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from medbook.inspection.slices import grey_levels, overlay_masks, plane_of
-from tests.browser import FRONTS, canvas_pixels, desk, shown, wait_for_change
-from tests.pictures import chromium
+from tests.browser import FRONTS, canvas_pixels, shown, wait_for_change
 
 VOLUME = """import numpy as np
 from medbook.inspection.slices import SliceViewer
@@ -22,16 +21,9 @@ MASKED = (
 )
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as started:
-        yield started
-
-
 @pytest.fixture(scope="module", params=FRONTS)
-def server(request):
-    with desk(request.param) as started:
-        yield started
+def server(request, servers):
+    return servers(request.param)
 
 
 @pytest.fixture(scope="module")
