@@ -57,7 +57,7 @@ run: install     ## execute every notebook in a fresh kernel and store its outpu
 
 readme: install  ## README.md from nbs/index.ipynb
 	$(BIN)/jupyter nbconvert --log-level=ERROR --to markdown --output-dir=. --output=README nbs/index.ipynb
-	@sed -E -i.bak 's#\]\((pictures/|[0-9]_|cli\.ipynb)#](nbs/\1#g; s#\]\(\.\./#](#g' README.md && rm README.md.bak
+	@sed -E -i.bak 's#\]\((pictures/|[0-9]_|00_core\.ipynb|cli\.ipynb)#](nbs/\1#g; s#\]\(\.\./#](#g' README.md && rm README.md.bak
 	@awk '/^```/ { if (!open && $$0 == "```") $$0 = "```python"; open = !open } { print }' README.md > README.tmp && mv README.tmp README.md
 
 bench: install   ## measure speeds as ratios in one run and write BENCHMARKS.md

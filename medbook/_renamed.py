@@ -1,12 +1,12 @@
-"""Names of medbook 0.1 that have moved. They work for one version more, with a `DeprecationWarning`; then this file goes.
+"""Names of medbook 0.1 that have moved; they work in 0.2, with a `DeprecationWarning`. Then this
+file goes.
 
-`NAMES` maps each old dotted name to the new one. A finder in front of Python's own gives the modules that had them a `__getattr__`,
-and stands in for modules that are no longer there.
+`NAMES` maps each old dotted name to the new one. A finder in front of Python's own gives the
+modules that had them a `__getattr__`, and stands in for modules that are no longer there.
 """
 import importlib
 import importlib.abc
 import importlib.machinery
-import importlib.util
 import sys
 import warnings
 
@@ -238,26 +238,26 @@ def _moved(module, name):
     return getattr(importlib.import_module(home), attribute)
 
 
-class _Loader(importlib.abc.Loader):
-    """Loads a module as its own loader would (an empty one where there is none), and lets it answer for its old names."""
+def _teach(module):
+    """Let a module answer for its old names."""
+    ask = vars(module).get("__getattr__")
 
-    def __init__(self, own=None):
-        self.own = own
+    def __getattr__(name):
+        if ask is None or f"{module.__name__}.{name}" in NAMES:
+            return _moved(module.__name__, name)
+        return ask(name)
+
+    module.__getattr__ = __getattr__
+
+
+class _Gone(importlib.abc.Loader):
+    """Makes an empty module in the place of one that is no longer there."""
 
     def create_module(self, spec):
-        return self.own.create_module(spec) if self.own else None
+        return None
 
     def exec_module(self, module):
-        if self.own:
-            self.own.exec_module(module)
-        ask = vars(module).get("__getattr__")
-
-        def __getattr__(name):
-            if ask is None or f"{module.__name__}.{name}" in NAMES:
-                return _moved(module.__name__, name)
-            return ask(name)
-
-        module.__getattr__ = __getattr__
+        _teach(module)
 
 
 class _Finder(importlib.abc.MetaPathFinder):
@@ -268,8 +268,14 @@ class _Finder(importlib.abc.MetaPathFinder):
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
         if spec is None:
-            return importlib.machinery.ModuleSpec(name, _Loader())
-        spec.loader = _Loader(spec.loader)
+            return importlib.machinery.ModuleSpec(name, _Gone())
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            execute(module)
+            _teach(module)
+
+        spec.loader.exec_module = exec_module
         return spec
 
 

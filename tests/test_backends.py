@@ -11,6 +11,8 @@ import pytest
 
 from tests.run_notebooks import ROOT
 
+pytestmark = pytest.mark.slow
+
 NAMES = (
     "inspection_backend inputs layers feature_maps targets gradients activation_maps masks trust "
     "pixel pixel_layers explorer"

@@ -11,6 +11,8 @@ import typer
 
 from medbook.cli import DATA_OPTIONS, app, main
 
+pytestmark = pytest.mark.slow
+
 MEDBOOK = [sys.executable, "-m", "medbook"]
 
 

@@ -26,7 +26,7 @@ from tests.made_up import poisoned, scans
 
 FAST = LogisticRegression(C=0.05, max_iter=500)
 
-pytestmark = pytest.mark.usefixtures("without_reports")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_reports")]
 
 
 @pytest.fixture(scope="module")

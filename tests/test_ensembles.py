@@ -12,6 +12,8 @@ from medbook.training.fitting import fit
 from medbook.training.selection import candidate
 from tests.made_up import scans
 
+pytestmark = pytest.mark.slow
+
 
 def tables(members=3, n=30, classes=2, seed=0):
     rng = np.random.default_rng(seed)

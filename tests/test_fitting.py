@@ -14,6 +14,8 @@ from medbook.training.cnn import build, build_cnn
 from medbook.training.fitting import Batches, fit
 from medbook.training.runs import TrainingError
 
+pytestmark = pytest.mark.slow
+
 
 def test_same_seed_same_run(squares):
     data = load(squares)

@@ -16,7 +16,7 @@ from medbook.training.imbalance import compare_strategies, figures, prior_weight
 from medbook.training.runs import TrainingError
 from tests.test_balance import spots
 
-pytestmark = pytest.mark.usefixtures("without_reports")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_reports")]
 
 
 @pytest.fixture(scope="module")

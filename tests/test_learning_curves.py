@@ -20,7 +20,7 @@ matplotlib.use("agg")
 
 FAST = LogisticRegression(C=0.05, max_iter=500)
 
-pytestmark = pytest.mark.usefixtures("without_reports")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_reports")]
 
 
 @pytest.fixture(scope="module")

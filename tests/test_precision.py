@@ -9,6 +9,8 @@ from medbook.training.fitting import fit
 from medbook.training.precision import set_precision
 from medbook.training.runs import Run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_precision_goes_back_and_the_model_loads(squares, tmp_path, precision):

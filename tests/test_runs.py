@@ -21,6 +21,8 @@ from medbook.training import runs
 from medbook.training.fitting import fit
 from medbook.training.runs import Folder, Run, State, TrainingError, differences
 
+pytestmark = pytest.mark.slow
+
 MEDBOOK = [sys.executable, "-m", "medbook"]
 SETTINGS = dict(epochs=6, members=2, batch_size=16, balance="auto", augment=True)
 

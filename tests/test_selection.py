@@ -20,7 +20,7 @@ from tests.made_up import poisoned, scans
 
 matplotlib.use("agg")
 
-pytestmark = pytest.mark.usefixtures("without_reports")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_reports")]
 
 
 @pytest.fixture(scope="module")
