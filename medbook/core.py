@@ -124,7 +124,7 @@ def atomic(path, *, sync=True):
 
 # %% ../nbs/00_core.ipynb #3ec3becd
 def _cannot_write(path, error):
-    """One line on a file that could not be written, with the mend."""
+    """One line on a file that could not be written, with the fix."""
     if not path.parent.is_dir():
         return f"cannot write {path}: there is no folder {path.parent}; make it first"
     if path.is_dir():

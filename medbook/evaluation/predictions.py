@@ -199,7 +199,7 @@ def _numbers(table, name, path):
     if len(bad) == len(values):
         raise TableError(f"{start}, and no line has one; "
                          "rename the column if it is no class's score")
-    raise TableError(f"{start}; mend or remove {len(bad)} such lines")
+    raise TableError(f"{start}; fix or remove {len(bad)} such lines")
 
 # %% ../../nbs/3_evaluation/16_predictions.ipynb #ac250d92
 def _findings(table, name, path):
