@@ -195,3 +195,9 @@ def test_marked_images_alone_are_moved(squares):
     out = keras.ops.convert_to_numpy(moving(x, training=True))
     changed = np.abs(out - x["image"]).max(axis=(1, 2, 3)) > 1e-3
     assert (changed == (y[:, 1] == 1)).all()
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((4, 8, 8, 1)), (np.zeros((4, 8, 8, 1)), [0, 1, 0, 1])])
+def test_arrays_are_refused_with_the_call_that_makes_a_data_set(wrong):
+    with pytest.raises(TypeError, match=r"give a Dataset, as `load\(path\)` or `from_arrays"):
+        fit("compact", wrong, epochs=1)

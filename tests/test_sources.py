@@ -512,3 +512,9 @@ def test_none_leaves_a_column_out(tmp_path):
     path = table(tmp_path, text)
     assert set(load(path, split=None).splits) == {"train", "valid", "test"}
     assert load(path, patient=None).patients is None and load(path).patients is not None
+
+
+@pytest.mark.parametrize("wrong", [None, 3, np.zeros((2, 4, 4)), ["a", "b"]])
+def test_what_is_no_path_is_refused_with_the_call_that_takes_arrays(wrong):
+    with pytest.raises(DataError, match=r"no name and no path; arrays go to `from_arrays"):
+        load(wrong)

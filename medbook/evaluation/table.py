@@ -270,7 +270,7 @@ def _redrawn_rows(p):
 
 # %% ../../nbs/3_evaluation/13_table.ipynb #1f70a49b
 def _estimate(p, name, found, caught):
-    """A row for an `Estimate` of chapter 3.6, or the reason that it warned of."""
+    """A row for an `Estimate` of chapter 3.7, or the reason that it warned of."""
     if math.isnan(found.value):
         return _undefined(name, len(p), _reason([one.message for one in caught]))
     return row(name, found, len(p), by_patient(p, "Wald"))

@@ -83,6 +83,9 @@ def load(name_or_path, *, size=None, image="image", label="label", patient="pati
     DataError
         One line that names the file or the option, and the remedy.
     """
+    if not isinstance(name_or_path, str | Path):
+        raise DataError(f"a {type(name_or_path).__name__} is no name and no path; arrays go to "
+                        "`from_arrays(images, labels)`")
     options = _given_options(locals())
     known = cards()
     if str(name_or_path) in known:

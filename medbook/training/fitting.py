@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..images.augmentation import augmenter
+from ..images.datasets import Dataset
 from .balance import settle_balance, show_epoch
 from .cnn import RECIPES, Recipe, build_members
 from .ensembles import average
@@ -444,6 +445,9 @@ def fit(model, dataset, *, out=None, epochs=None, batch_size=None, learning_rate
 # %% ../../nbs/4_training/03_fitting.ipynb #4b368914
 def _check(dataset, seed, patience):
     """Raise TrainingError when there is nothing to learn from, ValueError for a bad number."""
+    if not isinstance(dataset, Dataset):
+        raise TypeError(f"dataset is a {type(dataset).__name__}; give a Dataset, as `load(path)` or "
+                        "`from_arrays(images, labels)` of medbook.images makes it")
     name = dataset.card.name
     labels = np.asarray(dataset.labels)
     unknown = np.isnan(labels) if labels.dtype.kind == "f" else np.zeros(len(labels), bool)
