@@ -446,8 +446,8 @@ def fit(model, dataset, *, out=None, epochs=None, batch_size=None, learning_rate
 def _check(dataset, seed, patience):
     """Raise TrainingError when there is nothing to learn from, ValueError for a bad number."""
     if not isinstance(dataset, Dataset):
-        raise TypeError(f"dataset is a {type(dataset).__name__}; give a Dataset, as `load(path)` or "
-                        "`from_arrays(images, labels)` of medbook.images makes it")
+        raise TypeError(f"dataset is a {type(dataset).__name__}; give a Dataset, as `load(path)` "
+                        "or `from_arrays(images, labels)` of medbook.images makes it")
     name = dataset.card.name
     labels = np.asarray(dataset.labels)
     unknown = np.isnan(labels) if labels.dtype.kind == "f" else np.zeros(len(labels), bool)
