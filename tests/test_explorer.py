@@ -173,6 +173,7 @@ def test_every_value_is_within_half_a_step_of_the_layers_own_output(opened):
         assert (np.abs(restored(explorer, path).ravel() - maps.ravel()) <= bound).all()
 
 
+@pytest.mark.backends
 def test_several_inputs(opened):
     model = two_inputs()
     explorer = opened(model, [picture(12, 10, 1), picture(2)])
@@ -240,6 +241,7 @@ def test_values_outside_0_to_1_keep_their_scale(opened):
     assert np.abs(restored(explorer, "first") - wanted).max() <= np.ptp(wanted) / 255
 
 
+@pytest.mark.backends
 def test_grad_cam_follows_and_goes(opened):
     explorer = opened(digits(), picture(), target=1)
     assert explorer.view.info["rows"][0]["cam"] is None
@@ -257,6 +259,7 @@ def test_grad_cam_follows_and_goes(opened):
     assert explorer.view.info["rows"][0]["cam"] is None
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize(
     "layer, index", [("first", (3, 4, 2)), ("pool", (1, 2, 0)), ("flat", (7,)), ("scores", (1,))]
 )
@@ -333,6 +336,7 @@ def test_two_images_and_two_models(opened):
     assert unlike.links == [-1, -1, -1, -1]
 
 
+@pytest.mark.backends
 def test_checkpoints_are_shown_and_the_models_own_weights_come_back(opened, tmp_path):
     model, image = digits(), picture()
     own_weights, later = model.get_weights(), [w + 0.3 for w in model.get_weights()]
@@ -558,6 +562,7 @@ def test_training_beside_an_open_explorer_is_not_undone(opened):
     assert_weights(model, last)
 
 
+@pytest.mark.backends
 def test_the_scores_are_those_of_predict(opened):
     scaled = functional(
         (12, 10, 1),

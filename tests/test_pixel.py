@@ -132,6 +132,7 @@ def test_a_function_that_looks_around_is_not_told():
     assert found.kind == "other" and found.total == found.value and "usual arithmetic" in found.note
 
 
+@pytest.mark.backends
 def test_several_inputs_give_a_field_each():
     first, second = keras.Input((12, 10, 1), name="image"), keras.Input((12, 10, 1), name="mask")
     branches = [
@@ -196,6 +197,7 @@ def test_a_layer_is_read_without_compiling_and_without_its_neighbours():
     assert [one.path for one in calls] == ["conv", "conv"]
 
 
+@pytest.mark.backends
 def test_mixed_precision_says_its_tolerance_and_keeps_the_wires():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -261,6 +263,7 @@ def test_wrong_layers_and_images_are_named():
         receptive_field(small(), picture(1, 12, 10, 3), "second", (0, 0, 0))
 
 
+@pytest.mark.backends
 def test_new_weights_are_seen():
     model, image = small(), picture(1, 12, 10, 2)
     before = explain_pixel(model, image, "second", (1, 1, 0)).value

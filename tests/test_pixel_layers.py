@@ -199,6 +199,7 @@ def random_pixels(model, images, rng, count):
         yield str(path), tuple(int(rng.integers(length)) for length in outputs[str(path)].shape[1:])
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize("seed", range(25))
 def test_total_is_the_layers_own_value(seed):
     """25 networks with 8 pixels each."""
