@@ -40,6 +40,19 @@ def drop_noise(book):
             ]
 
 
+def drop_blanks(book):
+    """Remove displays that show nothing: what a progress bar leaves when it has gone."""
+    for cell in book.cells:
+        if "outputs" in cell:
+            cell["outputs"] = [
+                output
+                for output in cell["outputs"]
+                if output.output_type != "display_data"
+                or set(output["data"]) - {"text/html", "text/plain"}
+                or output["data"].get("text/plain", "-").strip()
+            ]
+
+
 def drop_widgets(book):
     """Remove what only a running kernel can draw;
     a widget's still picture stays, and the figure beside a slider is what a page shows."""
@@ -67,6 +80,7 @@ def execute(path):
     ).execute()
     drop_noise(book)
     drop_widgets(book)
+    drop_blanks(book)
     return book
 
 
