@@ -1,7 +1,3 @@
-import tracemalloc
-import warnings
-from functools import partial
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from medbook.evaluation import cases as checks, metrics, ranking
+from medbook.evaluation import metrics, ranking
 from medbook.evaluation.intervals import (
     auc_interval,
     delong,
@@ -19,7 +15,7 @@ from medbook.evaluation.intervals import (
     share_interval,
     wilson,
 )
-from medbook.evaluation.resampling import bootstrap, IntervalWarning, redraw
+from medbook.evaluation.resampling import bootstrap, IntervalWarning
 
 # at least two cases of each class, few distinct scores
 cases = st.tuples(st.integers(2, 15), st.integers(2, 15)).flatmap(
@@ -216,109 +212,10 @@ def test_auc_interval_covers(ill, healthy, truth):
     assert studies[:, 2].max() <= 1 and (studies[:, 2] > studies[:, 1]).all()
 
 
-def test_bootstrap_by_patient_covers_where_by_image_it_does_not():
-    """Five images a patient, half of the variance shared; four standard errors of slack."""
-    held = np.zeros(2)
-    for seed in range(400):
-        rng = np.random.default_rng(seed)
-        who = np.repeat(np.arange(80), 5)
-        ill = np.repeat((np.arange(80) < 32).astype(int), 5)
-        score = (
-            np.sqrt(0.5) * (rng.normal(size=80)[who] + rng.normal(size=400))
-            + 1.2 * np.sqrt(2) * ill
-        )
-        truth = stats.norm.cdf(1.2)
-        for place, patients in enumerate((who, None)):
-            _, low, high = bootstrap(ranking.auc, ill, score, patients=patients, resamples=400)
-            held[place] += low <= truth <= high
-    by_patient, by_image = held / 400
-    assert 0.95 - 4 * 0.011 < by_patient <= 0.99 and by_image < 0.86
-
-
 # patients
 
 
-def test_copies_of_images_tell_nothing_new():
-    y, s = simulated()
-    copies = np.repeat(np.arange(len(y)), 4)
-    names = np.array([f"P{k:03}" for k in copies])
-    assert delong(y[copies], s[copies], patients=names) == pytest.approx(delong(y, s))
-    assert delong(y[copies], s[copies])[1] < 0.3 * delong(y, s)[1]
-    np.testing.assert_allclose(
-        auc_interval(y[copies], s[copies], patients=names), auc_interval(y, s)
-    )
-    for metric in (ranking.auc, metrics.mcc, metrics.ppv):
-        np.testing.assert_allclose(
-            bootstrap(metric, y[copies], s[copies], patients=names), bootstrap(metric, y, s)
-        )
-
-
-def test_order_and_names_of_patients_do_not_matter():
-    y, s = simulated()
-    who = np.arange(80) // 2
-    order = np.random.default_rng(0).permutation(80)
-    known = auc_interval(y, s, patients=who)
-    np.testing.assert_allclose(auc_interval(y[order], s[order], patients=who[order]), known)
-    np.testing.assert_allclose(auc_interval(y, s, patients=[f"name {k}" for k in who]), known)
-    np.testing.assert_allclose(auc_interval(y, s, patients=np.arange(80)), auc_interval(y, s))
-
-
-def test_whole_patients_are_drawn():
-    y = np.tile([0, 1], 20)
-    who = np.repeat(np.arange(20), 2)
-    seen = []
-
-    def count(y_true, y_score):
-        seen.append(np.bincount(y_score.astype(int), minlength=20))
-        return float(len(y_true))
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", IntervalWarning)
-        assert bootstrap(count, y, who, patients=who, resamples=20) == (40, 40, 40)
-    assert (
-        len(seen) == 21
-        and all((counts % 2 == 0).all() for counts in seen)
-        and any((counts == 0).any() for counts in seen[1:])
-    )
-
-
-def test_a_patient_belongs_to_his_rarest_class():
-    """Ten of forty patients have one ill image of three: ten ill ones are in every resample."""
-    y = np.zeros((40, 3), int)
-    y[:10, 0] = 1
-    with pytest.warns(IntervalWarning, match="zero width"):
-        found = bootstrap(
-            lambda labels, _: labels.sum(),
-            y.ravel(),
-            np.zeros(120),
-            patients=np.repeat(range(40), 3),
-            resamples=50,
-        )
-    assert found == (10, 10, 10)
-
-
 # the bootstrap
-
-
-@pytest.mark.parametrize(
-    "metric",
-    [ranking.auc, ranking.average_precision, metrics.f1, metrics.mcc, metrics.balanced_accuracy],
-)
-def test_all_resamples_at_once_equal_one_after_the_other(metric):
-    y, s = simulated()
-    np.testing.assert_allclose(
-        bootstrap(metric, y, s, resamples=200),
-        bootstrap(lambda *pair: metric(*pair), y, s, resamples=200),
-    )
-
-
-def test_seed_resamples_and_confidence():
-    y, s = simulated()
-    known = bootstrap(metrics.f1, y, s)
-    assert known == bootstrap(metrics.f1, y, s, seed=0) != bootstrap(metrics.f1, y, s, seed=1)
-    narrow = bootstrap(metrics.f1, y, s, confidence=0.5)
-    assert known[1] < narrow[1] < narrow[2] < known[2]
-    np.testing.assert_allclose(bootstrap(metrics.f1, y, s, seed=1), known, atol=0.03)
 
 
 def test_classes_keep_their_numbers_unless_told_otherwise():
@@ -328,84 +225,6 @@ def test_classes_keep_their_numbers_unless_told_otherwise():
         assert bootstrap(share, y, s) == (0.25, 0.25, 0.25)
     _, low, high = bootstrap(share, y, s, stratify=False)
     assert 0.13 < low < 0.2 and 0.3 < high < 0.37
-
-
-def test_metrics_with_options_and_with_several_values():
-    y, s = simulated()
-    assert bootstrap(partial(metrics.sensitivity, threshold=0.3), y, s)[0] == metrics.sensitivity(
-        y, s, threshold=0.3
-    )
-    rng = np.random.default_rng(0)
-    kinds = np.arange(90) % 3
-    scores = rng.random((90, 3)) + 0.5 * np.eye(3)[kinds]
-    value, low, high = bootstrap(metrics.recall_per_class, kinds, scores)
-    assert (
-        value.shape == low.shape == high.shape == (3,)
-        and (low < value).all()
-        and (value < high).all()
-    )
-    for k in range(3):
-        np.testing.assert_allclose(
-            bootstrap(
-                lambda a, b, k=k: metrics.recall_per_class(a, b)[k], kinds, scores, resamples=300
-            ),
-            [value[k], low[k], high[k]],
-            atol=0.04,
-        )
-
-
-def test_undefined_resamples_are_told_and_left_out():
-    y = np.repeat([1, 0], [2, 98])
-    s = np.random.default_rng(0).random(100)
-    with pytest.warns(IntervalWarning, match=r"\d+ of 500 resamples have no value"):
-        value, low, high = bootstrap(ranking.average_precision, y, s, resamples=500, stratify=False)
-    assert low <= value <= high
-    with pytest.warns(IntervalWarning, match="no interval: a class with one case or patient"):
-        assert np.isnan(
-            bootstrap(ranking.auc, np.repeat([1, 0], [1, 99]), s, resamples=50)[1:]
-        ).all()
-    with pytest.warns(IntervalWarning, match="zero width"):
-        assert bootstrap(ranking.auc, np.repeat([1, 0], [10, 90]), np.linspace(1, 0, 100)) == (
-            1,
-            1,
-            1,
-        )
-    with pytest.warns(checks.UndefinedMetric, match="no case is healthy"):
-        assert np.isnan(bootstrap(ranking.auc, np.ones(5, int), s[:5])).all()
-
-
-def test_memory_is_bounded():
-    y, s = simulated(ill=1000, healthy=9000)
-    tracemalloc.start()
-    bootstrap(
-        ranking.auc, y, s, resamples=400
-    )  # all at once: 400 x 10,000 counts of 8 bytes, several times, 32 MB each
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 60e6
-
-
-def test_chunks_do_not_change_what_is_drawn():
-    y = simulated()[0]
-    who = np.arange(80) // 2
-    whole = np.concatenate(list(redraw(y, resamples=30, patients=who, cells=10**6)))
-    for cells in (1, 200, 1000):
-        np.testing.assert_array_equal(
-            np.concatenate(list(redraw(y, resamples=30, patients=who, cells=cells))), whole
-        )
-    assert whole.shape == (30, 80) and (whole[:, ::2] == whole[:, 1::2]).all()
-    assert (whole[:, :20].sum(1) == 20).all() and (whole.sum(1) == 80).all()
-
-
-def test_expanded_is_wider_where_patients_are_few_and_the_same_where_they_are_many():
-    y, s = simulated(ill=8, healthy=60)
-    value, low, high = bootstrap(ranking.auc, y, s)
-    plain = bootstrap(ranking.auc, y, s, method="percentile")
-    assert value == plain[0] and low < plain[1] and high >= plain[2]
-    y, s = simulated(ill=2000, healthy=2000)
-    np.testing.assert_allclose(
-        bootstrap(ranking.auc, y, s), bootstrap(ranking.auc, y, s, method="percentile"), atol=2e-4
-    )
 
 
 def test_bca_agrees_with_scipy():
@@ -427,52 +246,6 @@ def test_bca_agrees_with_scipy():
     twice = lambda y, s, weights=None: np.stack([mean(y, s, weights), 2 * mean(y, s, weights)], -1)  # noqa: E731
     several = bootstrap(twice, np.zeros(60, int), x, method="bca")
     np.testing.assert_allclose(np.array(several)[:, 1], 2 * np.array(several)[:, 0])
-
-
-@pytest.mark.parametrize(
-    "options, words",
-    [
-        ({"patients": ["a", "b"]}, r"patients has shape \(2,\) for 80 cases"),
-        ({"patients": np.full(80, np.nan)}, "missing values"),
-        ({"patients": [None] + ["a"] * 79}, "missing values"),
-        ({"confidence": 95}, "confidence=95"),
-    ],
-)
-def test_faulty_options_get_one_line(options, words):
-    y, s = simulated()
-    for call in (partial(bootstrap, ranking.auc), auc_interval):
-        with pytest.raises(ValueError, match=words) as error:
-            call(y, s, **options)
-        assert "\n" not in str(error.value)
-
-
-def test_other_faulty_arguments():
-    y, s = simulated()
-    with pytest.raises(ValueError, match="resamples=0"):
-        bootstrap(ranking.auc, y, s, resamples=0)
-    for call in (auc_interval, partial(bootstrap, ranking.auc)):
-        with pytest.raises(ValueError, match="method='exact'"):
-            call(y, s, method="exact")
-    with pytest.raises(ValueError, match=r"y_true has shape \(80,\), y_score \(79,\)"):
-        auc_interval(y, s[1:])
-
-
-def test_real_images_of_cells_by_smear(shared):
-    """BCCD: white cells told from red by colour; smears as the unit give another interval."""
-    with np.load(shared / "bccd" / "bccd_crops32.npz", allow_pickle=False) as data:
-        white = (data["labels"] == 1).astype(int)
-        colour = data["images"].astype(float).mean((1, 2))
-        smear = data["image_id"]
-    score = colour[:, 2] - colour[:, 1]  # more blue than green: the stained nucleus
-    by_cell = auc_interval(white, score)
-    by_smear = auc_interval(white, score, patients=smear)
-    np.testing.assert_allclose(
-        by_smear, bootstrap(ranking.auc, white, score, patients=smear, resamples=500), atol=0.01
-    )
-    np.testing.assert_allclose(
-        by_cell, bootstrap(ranking.auc, white, score, resamples=500), atol=0.01
-    )
-    assert by_smear[2] - by_smear[1] != pytest.approx(by_cell[2] - by_cell[1], rel=0.01)
 
 
 def test_a_share_by_patient_counts_patients():
