@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from medbook.evaluation import metrics, ranking
+from medbook.evaluation import ranking
 from medbook.evaluation.intervals import (
     auc_interval,
     delong,
@@ -15,7 +15,7 @@ from medbook.evaluation.intervals import (
     share_interval,
     wilson,
 )
-from medbook.evaluation.resampling import bootstrap, IntervalWarning
+from medbook.evaluation.resampling import bootstrap
 
 # at least two cases of each class, few distinct scores
 cases = st.tuples(st.integers(2, 15), st.integers(2, 15)).flatmap(
@@ -216,36 +216,6 @@ def test_auc_interval_covers(ill, healthy, truth):
 
 
 # the bootstrap
-
-
-def test_classes_keep_their_numbers_unless_told_otherwise():
-    y, s = simulated()
-    share = lambda labels, scores, weights=None: metrics.prevalence(labels, weights=weights)  # noqa: E731
-    with pytest.warns(IntervalWarning, match="zero width"):
-        assert bootstrap(share, y, s) == (0.25, 0.25, 0.25)
-    _, low, high = bootstrap(share, y, s, stratify=False)
-    assert 0.13 < low < 0.2 and 0.3 < high < 0.37
-
-
-def test_bca_agrees_with_scipy():
-    """One stratum and a mean, where SciPy's BCa does the same."""
-    x = np.random.default_rng(1).exponential(size=60)
-
-    def mean(labels, values, weights=None):
-        return np.average(values) if weights is None else weights @ values / weights.sum(axis=-1)
-
-    ours = bootstrap(mean, np.zeros(60, int), x, method="bca", resamples=20000)
-    theirs = stats.bootstrap(
-        (x,), np.mean, method="BCa", n_resamples=20000, rng=2
-    ).confidence_interval
-    np.testing.assert_allclose(ours[1:], theirs, atol=0.025)
-    plain = bootstrap(mean, np.zeros(60, int), x, method="percentile", resamples=20000)
-    assert (
-        ours[2] - plain[2] > 0.025 and ours[1] > plain[1]
-    )  # skewed to the right, so both ends move there
-    twice = lambda y, s, weights=None: np.stack([mean(y, s, weights), 2 * mean(y, s, weights)], -1)  # noqa: E731
-    several = bootstrap(twice, np.zeros(60, int), x, method="bca")
-    np.testing.assert_allclose(np.array(several)[:, 1], 2 * np.array(several)[:, 0])
 
 
 def test_a_share_by_patient_counts_patients():
